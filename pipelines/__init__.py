@@ -1,0 +1,15 @@
+"""Recipes, stages, runs and the command line. The only room that knows Apache Beam."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = dict.fromkeys(("ReadDocuments", "ApplySteps", "Tokenize", "WriteShards"), ".ptransforms")
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module 'penstock.pipelines' has no attribute {name!r}")

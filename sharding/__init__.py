@@ -1,0 +1,15 @@
+"""Token shards, packs, order and the streaming loader. NumPy, fsspec and xxhash; nothing heavier is imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = {"StreamingLoader": ".loader"}
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module 'penstock.sharding' has no attribute {name!r}")

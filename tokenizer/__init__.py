@@ -1,0 +1,15 @@
+"""Text to token ids: SentencePiece, Hugging Face `tokenizer.json` and tiktoken ranks behind one `Tokenizer`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = {"Tokenizer": ".vocab", "load_tokenizer": ".vocab"}
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module 'penstock.tokenizer' has no attribute {name!r}")

@@ -1,0 +1,18 @@
+"""Compiled kernels over Arrow buffers: they see bytes, offsets and integers, and nothing else.
+
+Every kernel is decorated with `kernel`: compiled once, cached on disk, the GIL released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile at first call, keep the machine code on disk, release the GIL."""
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
