@@ -1,0 +1,307 @@
+"""A recipe: what the user writes, in YAML or Python alike, checked field by field before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema, model_validator
+
+from .. import InputError, RecipeError
+from ..transforms import STEPS
+from ..transforms.minhash import MinHash
+from ..transforms.readers import Fields
+from ..transforms.step import Step
+
+MiB = 1 << 20
+
+
+class Frozen(BaseModel):
+    """A value: equal by content, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+
+
+def step_kinds() -> dict[str, str]:
+    """Name every built-in step's kind and its class, `gopher_quality` → `GopherQuality`."""
+    from ..transforms import step as step_module
+
+    package = step_module.__package__
+    kinds = {}
+    for name, module in STEPS.items():
+        model = getattr(import_module(f"{package}.{module}"), name)
+        if "kind" in getattr(model, "model_fields", {}):
+            kinds[model.model_fields["kind"].default] = model
+    return kinds
+
+
+def parse_step(value: Any) -> Step:
+    """Read one step of a recipe: a kind, `{kind: {field: value}}`, `{"module:Name": {…}}`, or a ready value."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, fields = next(iter(value.items()))
+        fields = fields or {}
+    elif isinstance(value, str):
+        name, fields = value, {}
+    elif isinstance(value, Step) and not isinstance(value, type):
+        return value
+    else:
+        raise ValueError(f"a step is a name or one `name: fields` pair, not {value!r}")
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"the fields of {name} are a mapping, not {fields!r}")
+    return build_step(name, dict(fields))
+
+
+def build_step(name: str, fields: dict[str, Any]) -> Step:
+    """Build a step from its kind or import path and its fields."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            made = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"the step {name!r} cannot be imported: {error}") from error
+        step = made(**fields)
+        if not isinstance(step, Step):
+            raise ValueError(f"{name!r} has no method apply(batch)")
+        return step
+    kinds: Mapping[str, Any] = step_kinds()
+    if name not in kinds:
+        raise ValueError(f"there is no step {name!r}; known are {', '.join(sorted(kinds))}, or an import path `module:Name`")
+    step = kinds[name](**fields)
+    assert isinstance(step, Step)
+    return step
+
+
+def step_kind(step: Step) -> str:
+    """Name a step in reasons, columns and the funnel."""
+    return str(getattr(step, "kind", type(step).__name__))
+
+
+def step_fingerprint(step: Step) -> dict[str, Any]:
+    """Name everything that decides a step's output; a custom step's module is hashed by its source."""
+    if hasattr(step, "fingerprint"):
+        own: dict[str, Any] = step.fingerprint()
+    else:
+        own = {"kind": step_kind(step), "state": repr(step)}
+    module = type(step).__module__
+    if not module.startswith("penstock."):
+        own = {**own, "source": hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()}
+    return own
+
+
+def dump_step(step: Step) -> Any:
+    """Write a step as a recipe names it."""
+    kind = step_kind(step)
+    fields = step.model_dump(mode="json", exclude={"kind"}) if isinstance(step, BaseModel) else repr(step)
+    return {kind if type(step).__module__.startswith("penstock.") else f"{type(step).__module__}:{type(step).__name__}": fields}
+
+
+StepField = Annotated[
+    Any,
+    BeforeValidator(parse_step),
+    PlainSerializer(dump_step),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}]}),
+]
+
+
+class Input(Frozen):
+    """Where documents come from. The path is a file, a folder, a glob or an fsspec URL, relative to the recipe's folder."""
+
+    path: str
+    format: Literal["auto", "warc", "jsonl", "parquet", "text"] = "auto"
+    fields: Fields = Fields()
+
+
+class Dedup(Frozen):
+    """Which documents are the same, and which of them stays.
+
+    Exact copies share a 128-bit content hash; near-duplicates share one of `bands` digests of `rows` MinHash values
+    (FineWeb: 14 × 8 over word 5-grams, Penedo et al. 2024, arXiv:2406.17557).
+    """
+
+    exact: bool = True
+    minhash: MinHash | None = MinHash()
+    keep: Literal["smallest_id", "longest"] = "smallest_id"
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Dedup:
+        if not self.exact and self.minhash is None:
+            raise ValueError("exact is false and minhash is null, so nothing would be matched: set one, or leave `dedup` out")
+        return self
+
+
+class TextOutput(Frozen):
+    """The survivors as a corpus."""
+
+    format: Literal["parquet", "jsonl"] = "parquet"
+
+
+class TrainTokenizer(Frozen):
+    """A SentencePiece vocabulary trained on a keyed sample of the kept text."""
+
+    vocab_size: int = Field(8_000, ge=300, le=1_000_000)
+    sample_bytes: int = Field(64 * MiB, ge=1)
+    model_type: Literal["bpe", "unigram"] = "bpe"
+
+
+class TokenizerChoice(Frozen):
+    """A tokenizer file (`.model`, `tokenizer.json`, `.tiktoken`), or one to train."""
+
+    path: str | None = None
+    train: TrainTokenizer | None = None
+    eos: str | None = None  # the end-of-document token by its text, where the file does not say
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TokenizerChoice:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("name either `path` or `train`, and only one of them")
+        return self
+
+
+class PackChoice(Frozen):
+    """Rows of `length` tokens over the same token files."""
+
+    length: int = Field(ge=2, le=1 << 24)
+    policy: Literal["concat", "best_fit"] = "best_fit"
+
+
+class Tokens(Frozen):
+    """The token files: streams, validation split, packs."""
+
+    streams: tuple[str, ...] = ()  # columns whose values part the data, e.g. [source, language]
+    validation: float = Field(0.0, ge=0.0, lt=1.0)  # share of documents, by keyed hash of the id
+    packs: tuple[PackChoice, ...] = Field((PackChoice(length=2048),), min_length=1)
+    shard_bytes: int = Field(512 * MiB, ge=1)  # of text
+    bos: bool = False  # a BOS token before each document as well as EOS after it
+
+
+class Recipe(Frozen):
+    """Everything that decides a run's output."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = Field(0, ge=0, lt=1 << 63)
+    inputs: dict[str, Input] = Field(min_length=1)
+    task_bytes: int = Field(64 * MiB, ge=1)  # of input a task
+    steps: tuple[StepField, ...] = ()
+    score_rejected: bool = False  # let later steps score what earlier ones dropped
+    rejected_text: Literal["sample", "all", "none"] = "sample"  # 1 rejected text in 64 is kept in the ledger
+    quarantine: tuple[str, ...] = ()  # records to set aside unread, `source/path#place`
+    dedup: Dedup | None = None
+    final: tuple[StepField, ...] = ()  # steps that only edit, applied to the survivors
+    text: TextOutput | None = None
+    tokenizer: TokenizerChoice | None = None
+    tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Recipe:
+        if self.tokens and not self.tokenizer:
+            raise ValueError("`tokens` needs a `tokenizer`: name its `path`, or `train` one")
+        if not (self.tokens or self.text):
+            raise ValueError("the recipe writes nothing: ask for `text`, `tokens` or both")
+        packs = [(pack.policy, pack.length) for pack in self.tokens.packs] if self.tokens else []
+        if len(set(packs)) < len(packs):
+            raise ValueError("tokens.packs names the same pack twice")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = (), inputs: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file; `overrides` are `path.to.field=value`, `inputs` replace the recipe's inputs."""
+        import yaml
+
+        try:
+            value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(value, dict):
+            raise RecipeError(f"the recipe {path} is not a mapping of fields")
+        sys.path[:0] = [folder for folder in (str(Path(path).resolve().parent),) if folder not in sys.path]
+        for override in overrides:
+            set_field(value, override)
+        if inputs:
+            value["inputs"] = replace_inputs(value.get("inputs"), inputs)
+        else:
+            root_inputs(value, Path(path).resolve().parent)
+        return cls.from_value(value, str(path))
+
+    @classmethod
+    def from_value(cls, value: Mapping[str, Any], where: str = "the recipe") -> Recipe:
+        """Check a mapping; every fault is named by the path of its field, its value and what is allowed."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: " + "; ".join(map(fault, error.errors()))) from error
+
+    def fingerprint(self) -> str:
+        """Hash what decides the output: every field but the places of the inputs, every step with its version and models."""
+        value = self.model_dump(mode="json", exclude={"inputs", "steps", "final"})
+        value["inputs"] = {name: item.model_dump(mode="json", exclude={"path"}) for name, item in self.inputs.items()}
+        value["steps"] = [step_fingerprint(step) for step in self.steps]
+        value["final"] = [step_fingerprint(step) for step in self.final]
+        return digest(value)
+
+
+def digest(value: Any) -> str:
+    """Hash a JSON value: sha256 of its canonical form, 32 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def fault(error: Any) -> str:
+    """Say one of pydantic's faults in words: field, value, what is allowed."""
+    place = ".".join(str(part) for part in error["loc"]) or "recipe"
+    message = error["msg"].removeprefix("Value error, ").replace("Extra inputs are not permitted", "there is no such field")
+    value = error.get("input")
+    shown = "" if isinstance(value, (dict, list, Recipe)) or message.startswith(("a step", "there is no step")) else f" (is {value!r})"
+    return f"{place}: {message}{shown}"
+
+
+def set_field(value: dict[str, Any], override: str) -> None:
+    """Apply `path.to.field=value` (the value in YAML) to a recipe's mapping; list places are numbers."""
+    import yaml
+
+    path, sign, text = override.partition("=")
+    if not sign or not path:
+        raise RecipeError(f"--set {override!r} is not of the form path.to.field=value")
+    at: Any = value
+    *parents, last = path.split(".")
+    try:
+        for part in parents:
+            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
+        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise RecipeError(f"--set {override!r}: the recipe has no field {path}") from error
+
+
+def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
+    """Put the command line's globs in the place of the recipe's inputs, keeping format and fields of the first one."""
+    first = next(iter(named.items()), ("input", {})) if isinstance(named, dict) else ("input", {})
+    name, like = first[0], first[1] if isinstance(first[1], dict) else {}
+    made = {}
+    for number, glob in enumerate(globs):
+        label, sign, path = glob.partition("=")
+        if not sign or "/" in label or ":" in label:
+            label, path = name if number == 0 else f"{name}{number + 1}", glob
+        made[label] = {**like, "path": path}
+        if number or sign:
+            made[label].setdefault("format", "auto")
+    return made
+
+
+def root_inputs(value: dict[str, Any], folder: Path) -> None:
+    """Read relative paths of inputs and tokenizer from the recipe's folder."""
+
+    def rooted(holder: Any) -> None:
+        path = holder.get("path") if isinstance(holder, dict) else None
+        if isinstance(path, str) and "://" not in path and not Path(path).is_absolute():
+            holder["path"] = str(folder / path)
+
+    inputs = value.get("inputs")
+    for item in inputs.values() if isinstance(inputs, dict) else ():
+        rooted(item)
+    rooted(value.get("tokenizer"))
