@@ -1,0 +1,198 @@
+"""Ingest: one pass over the input. Read, extract, the recipe's steps in order, then documents and ledger of the part.
+
+A record that cannot be read or processed is quarantined with its place, error and bytes; the rest of the file is still read.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .. import PenstockError, RunError
+from ..transforms.readers import read
+from ..transforms.schema import DOCUMENT
+from ..transforms.step import Outcome, Step
+from .heartbeat import Heartbeat
+from .ledger import PartWriter
+from .plan import IngestTask
+from .recipe import Recipe, step_fingerprint, step_kind
+from .stage import Meter, Receipt, Stage, package_versions, run_task
+
+READER = -1  # the reader's number among the steps
+
+
+def ingest_stage(recipe: Recipe, run: Any) -> Stage:
+    """Address the `documents` stage. The list of files is left out: a receipt's name covers the files its task read."""
+    value = {
+        "inputs": {name: item.model_dump(mode="json", exclude={"path"}) for name, item in recipe.inputs.items()},
+        "steps": [step_fingerprint(step) for step in recipe.steps],
+        "streams": recipe.tokens.streams if recipe.tokens else (),
+        "score_rejected": recipe.score_rejected,
+        "rejected_text": recipe.rejected_text,
+        "quarantine": sorted(recipe.quarantine),
+        "task_bytes": recipe.task_bytes,
+    }
+    return Stage.of(run, "documents", value, package_versions("pyarrow", "fastwarc", "resiliparse"))
+
+
+def output_schema(steps: Sequence[Step]) -> pa.Schema:
+    """Find the columns that a recipe's steps give, by sending an empty batch through them."""
+    batch = pa.RecordBatch.from_arrays([pa.array([], item.type) for item in DOCUMENT], schema=DOCUMENT)
+    for step in steps:
+        batch = apply_step(step, batch).batch
+    return batch.schema
+
+
+def apply_step(step: Step, batch: pa.RecordBatch) -> Outcome:
+    """Apply a step and hold it to its contract: as many rows as came in, a reason a row."""
+    try:
+        outcome = step.apply(batch)
+    except PenstockError:
+        raise
+    except Exception as error:
+        rows = f"{batch.column('source')[0]}/{batch.column('path')[0]}" if len(batch) else "an empty batch"
+        raise RunError(f"step {step_kind(step)} failed on {rows}: {type(error).__name__}: {error}") from error
+    if len(outcome.batch) != len(batch) or len(outcome.reasons) != len(batch):
+        raise RunError(
+            f"step {step_kind(step)} got {len(batch)} rows and gave {len(outcome.batch)} rows and {len(outcome.reasons)} reasons; "
+            "a step gives as many as it got, and null as the reason of rows it keeps"
+        )
+    return outcome
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """The ingest of one task, as a value that travels to a worker."""
+
+    stage: Stage
+    recipe: Recipe
+
+    def __call__(self, task: IngestTask) -> Iterator[Any]:
+        """Run the task unless it is committed; emits nothing: its receipt is its result."""
+        run_task(self.stage, task.key, partial(self.compute, task))
+        return iter(())
+
+    def compute(self, task: IngestTask, folder: Path, meter: Meter) -> Receipt:
+        """Read the task's files, apply the steps, write documents and ledger; give the receipt."""
+        streams = self.recipe.tokens.streams if self.recipe.tokens else ()
+        writer = PartWriter(folder, output_schema(self.recipe.steps), streams, self.recipe.rejected_text)
+        missing = [name for name in streams if name not in writer.document_schema.names]
+        if missing:
+            raise RunError(f"tokens.streams: no step gives the column {missing[0]!r}; there are {', '.join(writer.document_schema.names)}")
+        with Heartbeat(self.stage.run, task.key, "documents") as heartbeat:
+            for piece in task.pieces:
+                for outcome in meter.through("read", read(piece, self.recipe.inputs[piece.source].fields)):
+                    heartbeat.at(piece.source, piece.path, outcome.batch)
+                    self._batch(outcome, writer, meter)
+                heartbeat.file_done(piece.size)
+        with meter.on("write"):
+            writer.close()
+            documents = self.stage.store.put(writer.document_path, "data/documents-", ".parquet")
+            ledger = self.stage.store.put(writer.ledger_path, "data/ledger-", ".parquet")
+        first = task.pieces[0]
+        return {
+            "source": first.source, "path": first.path, "start": first.start, "files": len(task.pieces), "input_bytes": task.bytes,
+            "documents": documents, "ledger": ledger, "row_groups": writer.row_groups, "tally": writer.tally.as_json(),
+        }  # fmt: skip
+
+    def _batch(self, outcome: Outcome, writer: PartWriter, meter: Meter) -> None:
+        """Send one batch through the steps; what falls out on the way goes to the ledger."""
+        writer.met(outcome)
+        outcome = self._set_aside(outcome)
+        alive = settle(outcome, READER, writer, keep_rejected=False)
+        fate = _Fate(len(alive)) if self.recipe.score_rejected else None
+        for number, step in enumerate(self.recipe.steps):
+            if not len(alive):
+                break
+            with meter.on(f"{number} {step_kind(step)}"):
+                outcome = apply_step(step, alive)
+            with meter.on("write"):
+                if fate is None:
+                    alive = settle(outcome, number, writer, keep_rejected=False)
+                else:
+                    fate.note(outcome, number)
+                    alive = fate.drop(settle(outcome, number, writer, keep_rejected=True), outcome)
+        with meter.on("write"):
+            if fate is not None:
+                alive = fate.write(alive, writer)
+            writer.keep(alive, len(self.recipe.steps) - 1)
+
+    def _set_aside(self, outcome: Outcome) -> Outcome:
+        """Quarantine, unread, the records that the recipe lists."""
+        if not self.recipe.quarantine:
+            return outcome
+        batch = outcome.batch
+        names = [f"{s}/{p}#{n}" for s, p, n in zip(*(batch.column(c).to_pylist() for c in ("source", "path", "place")), strict=True)]
+        listed = pa.array([name in self.recipe.quarantine for name in names], pa.bool_())
+        errors = pc.if_else(listed, "listed in the recipe's quarantine", outcome.errors or pa.nulls(len(batch), pa.string()))
+        return Outcome(batch, outcome.reasons, errors, outcome.raw)
+
+
+def settle(outcome: Outcome, number: int, writer: PartWriter, *, keep_rejected: bool) -> pa.RecordBatch:
+    """Write the rows that fell out at a step to the ledger; give the rest."""
+    batch, gone = outcome.batch, None
+    if outcome.errors is not None and outcome.errors.null_count < len(batch):
+        gone = pc.is_valid(outcome.errors)
+        raw = outcome.raw.filter(gone) if outcome.raw is not None else None
+        writer.quarantine(batch.filter(gone), number, outcome.errors.filter(gone), raw)
+    if outcome.reasons.null_count < len(batch) and not keep_rejected:
+        rejected = pc.is_valid(outcome.reasons)
+        if gone is not None:
+            rejected = pc.and_not(rejected, gone)
+        writer.reject(batch.filter(rejected), number, outcome.reasons.filter(rejected))
+        gone = rejected if gone is None else pc.or_(gone, rejected)
+    return batch if gone is None else batch.filter(pc.invert(gone))
+
+
+class _Fate:
+    """First step and rule that dropped each row, where later steps go on scoring what earlier ones dropped."""
+
+    def __init__(self, rows: int) -> None:
+        self.step = np.full(rows, -2, np.int32)
+        self.rule = np.full(rows, None, object)
+
+    def note(self, outcome: Outcome, number: int) -> None:
+        """Remember this step's reasons where no earlier step had one."""
+        reasons = np.array(outcome.reasons.to_pylist(), object)
+        new = (self.step == -2) & np.array([reason is not None for reason in reasons], bool)
+        self.step[new], self.rule[new] = number, reasons[new]
+
+    def drop(self, batch: pa.RecordBatch, outcome: Outcome) -> pa.RecordBatch:
+        """Forget the rows that went to quarantine."""
+        if outcome.errors is not None and outcome.errors.null_count < len(outcome.errors):
+            stays = pc.is_null(outcome.errors).to_numpy(zero_copy_only=False)
+            self.step, self.rule = self.step[stays], self.rule[stays]
+        return batch
+
+    def write(self, batch: pa.RecordBatch, writer: PartWriter) -> pa.RecordBatch:
+        """Write the dropped rows to the ledger, with every score; give the rest."""
+        for number in np.unique(self.step[self.step >= 0]):
+            mask = pa.array(self.step == number)
+            writer.reject(batch.filter(mask), int(number), pa.array(self.rule[self.step == number], pa.string()))
+        return batch.filter(pa.array(self.step == -2))
+
+
+def warm(steps: Sequence[Step]) -> None:
+    """Compile every kernel that the steps use, before workers start: a process that finds them on disk pays a second."""
+    text = "One short document, to compile by: the kernels meet words, lines and 2 numbers.\n\nAnd a second paragraph."
+    values: dict[str, list[Any]] = {
+        "id": [bytes(16)] * 2, "source": ["warm"] * 2, "path": ["warm"] * 2, "place": [0, 1], "text": [text, "déjà vu"],
+    }  # fmt: skip
+    batch = pa.RecordBatch.from_arrays([pa.array(values.get(item.name, [None, None]), item.type) for item in DOCUMENT], schema=DOCUMENT)
+    for step in steps:
+        batch = apply_step(step, batch).batch
+
+
+def compiled_modules() -> str:
+    """Say where compiled kernels are kept."""
+    from ..transforms import kernels
+
+    return str(Path(inspect.getfile(kernels)).parent / "__pycache__")

@@ -1,0 +1,164 @@
+"""The plan of an ingest: every input file pinned by size and etag, and cut or grouped into tasks of about 64 MiB.
+
+A file that cannot be split is one task. A group of small files ends where a path's hash says, or at the size, so that a
+new file regroups only its neighbours. The plan is one Parquet table; a Beam graph holds ranges of its rows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from .. import InputError, RecipeError
+from ..sharding.store import Store
+from ..transforms.readers import Piece, detect_format, list_files, split
+from .recipe import Recipe, digest
+
+CHUNK_TASKS = 200
+PLAN = pa.schema(
+    [
+        ("task", pa.string()),
+        ("number", pa.int32()),  # of the task in the plan
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("url", pa.string()),
+        ("format", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IngestTask:
+    """What one ingest task reads: whole files, or one range of one."""
+
+    key: str  # of its receipt: names the files with their etags, so a changed file is another task
+    number: int  # in the plan's order
+    pieces: tuple[Piece, ...]
+    etags: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Count the bytes of input."""
+        return sum(max(0, piece.end - piece.start) if piece.format == "jsonl" and piece.end >= 0 else piece.size for piece in self.pieces)
+
+
+def make_task(number: int, pieces: Sequence[Piece], etags: Sequence[str]) -> IngestTask:
+    """Name a task by what it reads: input names, relative paths, ranges, sizes and etags."""
+    rows = [[p.source, p.path, p.format, p.start, p.end, p.size, etag] for p, etag in zip(pieces, etags, strict=True)]
+    return IngestTask(digest(rows), number, tuple(pieces), tuple(etags))
+
+
+def plan_inputs(recipe: Recipe) -> list[IngestTask]:
+    """List the inputs and cut them into tasks, in the order of (input name, path, range)."""
+    tasks: list[IngestTask] = []
+    met: set[tuple[str, str]] = set()
+    for source in sorted(recipe.inputs):
+        item = recipe.inputs[source]
+        held: list[tuple[Piece, str]] = []
+        for entry in list_files(item.path):
+            if (source, entry.path) in met:
+                raise InputError(f"input {source!r} names the file {entry.path} twice: ids would clash; give the inputs other names")
+            met.add((source, entry.path))
+            kind = item.format if item.format != "auto" else detect_format(entry.path)
+            whole = Piece(entry.url, source, entry.path, kind, entry.size)
+            ranges = split(entry, kind, recipe.task_bytes)
+            if len(ranges) > 1:
+                tasks += flush(held, len(tasks))
+                tasks += [make_task(len(tasks) + i, [_cut(whole, a, b)], [entry.etag]) for i, (a, b) in enumerate(ranges)]
+                continue
+            if held and sum(piece.size for piece, _ in held) + entry.size > recipe.task_bytes:
+                tasks += flush(held, len(tasks))
+            held.append((whole, entry.etag))
+            if ends_group(source, entry.path, entry.size, recipe.task_bytes):
+                tasks += flush(held, len(tasks))
+        tasks += flush(held, len(tasks))
+    return tasks
+
+
+def _cut(piece: Piece, start: int, end: int) -> Piece:
+    return Piece(piece.url, piece.source, piece.path, piece.format, piece.size, start, end)
+
+
+def flush(held: list[tuple[Piece, str]], number: int) -> list[IngestTask]:
+    """Make a task of the files held, if any."""
+    made = [make_task(number, [piece for piece, _ in held], [etag for _, etag in held])] if held else []
+    held.clear()
+    return made
+
+
+def ends_group(source: str, path: str, size: int, task_bytes: int) -> bool:
+    """Say, from the path's hash alone, whether a group ends after this file: about every half task of bytes."""
+    share = min(1.0, 2 * size / task_bytes)
+    return xxhash.xxh3_64_intdigest(f"{source}\0{path}") < int(share * (1 << 64) / 4)
+
+
+def plan_table(tasks: Sequence[IngestTask]) -> pa.Table:
+    """Write tasks as the plan's table, a row per file or range."""
+    rows = [
+        {"task": t.key, "number": t.number, "source": p.source, "path": p.path, "url": p.url, "format": p.format, "size": p.size,
+         "etag": etag, "start": p.start, "end": p.end}
+        for t in tasks for p, etag in zip(t.pieces, t.etags, strict=True)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, PLAN)
+
+
+def tasks_of(table: pa.Table) -> Iterator[IngestTask]:
+    """Read tasks back from a plan's table."""
+    rows: list[dict[str, Any]] = []
+    for row in [*table.to_pylist(), {"task": None}]:
+        if rows and row["task"] != rows[0]["task"]:
+            pieces = tuple(Piece(r["url"], r["source"], r["path"], r["format"], r["size"], r["start"], r["end"]) for r in rows)
+            yield IngestTask(rows[0]["task"], rows[0]["number"], pieces, tuple(r["etag"] for r in rows))
+            rows = []
+        rows.append(row)
+
+
+@dataclass(frozen=True)
+class PlanChunk:
+    """A run of a plan's tasks: all that a Beam graph holds of it."""
+
+    store: Store
+    name: str
+    first: int
+    last: int
+
+    def tasks(self) -> list[IngestTask]:
+        """Read the chunk's tasks."""
+        table = pq.read_table(io.BytesIO(self.store.read(self.name)))
+        number = table.column("number").to_numpy()
+        return list(tasks_of(table.filter(pa.array((number >= self.first) & (number < self.last)))))
+
+
+def pin(store: Store, tasks: Sequence[IngestTask]) -> tuple[str, list[PlanChunk]]:
+    """Commit the plan, after refusing files that are no longer what an earlier plan of this stage pinned."""
+    table = plan_table(tasks)
+    here = {(p.source, p.path): (p.size, etag) for t in tasks for p, etag in zip(t.pieces, t.etags, strict=True)}
+    for name in store.list("plan-"):
+        for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist():
+            now = here.get((row["source"], row["path"]))
+            if now is not None and now != (row["size"], row["etag"]):
+                raise InputError(
+                    f"the input {row['path']} of {row['source']!r} changed since this run pinned it: it had {row['size']} bytes "
+                    f"(etag {row['etag']}), now {now[0]} (etag {now[1]}); restore it, or choose another --output"
+                )
+    body = io.BytesIO()
+    pq.write_table(table, body, compression="zstd")
+    name = store.put(body.getvalue(), "plan-", ".parquet")
+    ends = [*range(0, len(tasks), CHUNK_TASKS), len(tasks)]
+    return name, [PlanChunk(store, name, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def require_tasks(tasks: Sequence[IngestTask]) -> None:
+    """Refuse a run over nothing."""
+    if not tasks:
+        raise RecipeError("inputs: no file to read")
