@@ -1,28 +1,27 @@
-"""The one place that hands work to Apache Beam: a `Job` is tasks mapped and, where it has a reduce, grouped and reduced.
+"""The one place that hands work to Apache Beam: a `Job` is tasks mapped and, where it has a reduce, grouped, reduced.
 
     Create(names of plan chunks) | Expand | Reshuffle | Map(task) [| GroupByKey | Reduce]
 
-Beam distributes; what a task did stands in its receipt, never in Beam's metrics or outputs. Text and tokens never cross a
-shuffle: Beam's local runner takes about 6 bytes of memory per shuffled byte and cannot spill. Starting worker processes
-costs 4 s or more, so small jobs run in this one.
+Beam distributes; what a task did stands in its receipt, never in Beam's metrics or outputs. Text and tokens never cross
+a shuffle: Beam's local runner takes about 6 bytes of memory per shuffled byte and cannot spill. Starting worker
+processes costs 2 to 4 s, so small jobs run in this one.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .. import PenstockError, RequestError, RunError, require
+from .. import PenstockError, RequestError, require
+from .failures import Desk, carried, original, title
 
 Pair = tuple[str, bytes]
-LOCAL = ("local", "direct")
-CHUNK = 500  # tasks in one element of the graph: a graph is a message, and job servers refuse large ones
-_MARK = "penstock-error "
+CHUNK = 500  # tasks in one element of the graph: a graph is one message, and job servers refuse large ones
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class RunnerOptions:
 
     `runner`: `local` (worker processes on this machine), `spark`, `flink`, `dataflow`, or any Beam runner's name.
     `workers`: local worker processes, one a core by default. `in_process`: no worker processes at all (small jobs).
-    `spark_master`: the master that a job server started here works for. `job_endpoint`: `host:port` of a job server that
-    already runs. `beam_options`: handed to Beam as they are.
+    `spark_master`: the master that a job server started here works for. `job_endpoint`: `host:port` of a job server
+    that already runs. `beam_options`: handed to Beam as they are.
     """
 
     runner: str = "local"
@@ -53,10 +52,10 @@ class RunnerOptions:
 class Job:
     """One Beam job: `map` runs once a task; where there is a `reduce`, it gets what they emitted, grouped by key.
 
-    `tasks` are picklable values. With `expand` they are names of plan chunks instead, and `expand(name)` gives the tasks in
-    a worker, so that the graph never holds the list of files. `map` commits its own receipt; what it yields is
-    (key, small value). `reduce` gets a key and its values, in no order, and commits too. Both must be importable or
-    picklable: a `functools.partial` of a module's function is.
+    `tasks` are picklable values; an error names one by its `name`, or its text. With `expand` they are names of plan
+    chunks instead, and `expand(name)` gives the tasks in a worker, so that the graph never holds the list of files.
+    `map` commits its own receipt; what it yields is (key, small value). `reduce` gets a key and its values, in no
+    order, and commits too. Both are picklable: a `functools.partial` of a module's function is.
     """
 
     name: str
@@ -71,35 +70,44 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_job(job: Job, options: RunnerOptions = RunnerOptions()) -> None:  # noqa: B008 - frozen
-    """Run a job to its end; the error of a task comes back as it was raised, in the class it was raised in."""
+def run_job(job: Job, options: RunnerOptions | None = None) -> None:
+    """Run a job to its end; the error of a task comes back in the class and with the message it was raised with."""
     if not job.tasks:
         return
-    require("apache_beam", "curate")
     with _quiet():
+        require("apache_beam", "curate")
         try:
-            _run(job, options)
+            _run(job, options or RunnerOptions())
         except PenstockError:
             raise
         except Exception as error:
-            raise _original(job, str(error)) from error
+            raise original(job.name, str(error)) from error
 
 
 def _run(job: Job, options: RunnerOptions) -> None:
+    if options.runner != "local":
+        raise RequestError(f"runner {options.runner!r} is not there yet: use local")
+    if (workers := options.processes()) == 1:
+        _submit(job, None, options.beam_options, None)
+        return
+    from .workers import WorkerEnvironment
+
+    with tempfile.TemporaryDirectory(prefix="penstock-") as path:
+        flags = (f"--direct_num_workers={workers}", *options.beam_options)
+        _submit(job, WorkerEnvironment(path), flags, Desk(path))
+
+
+def _submit(job: Job, environment: Any, flags: Sequence[str], desk: Desk | None) -> None:
+    """Run on Beam's local runner, by name: the one that Beam picks by itself starts with a download."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    if options.runner not in LOCAL:
-        raise RequestError(f"runner {options.runner!r} is not there yet: use local")
-    workers = options.processes()
-    mode = "in_memory" if workers == 1 else "multi_processing"
-    flags = [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}", *options.beam_options]
-    with beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(flags)) as pipeline:
-        build(pipeline, job)
+    with beam.Pipeline(FnApiRunner(environment), PipelineOptions(list(flags))) as pipeline:
+        build(pipeline, job, desk)
 
 
-def build(pipeline: Any, job: Job) -> None:
+def build(pipeline: Any, job: Job, desk: Desk | None = None) -> None:
     """Wire a job into a Beam pipeline."""
     import apache_beam as beam
     from apache_beam.internal import pickler
@@ -109,15 +117,15 @@ def build(pipeline: Any, job: Job) -> None:
     mapped = (
         pipeline
         | f"{job.name}: plan" >> beam.Create(chunks, reshuffle=False).with_output_types(bytes)
-        | f"{job.name}: expand" >> beam.FlatMap(_Expand(job.name, job.expand)).with_output_types(bytes)
+        | f"{job.name}: expand" >> beam.FlatMap(_Expand(job.expand, desk)).with_output_types(bytes)
         | f"{job.name}: spread" >> beam.Reshuffle()
-        | f"{job.name}: map" >> beam.FlatMap(_Map(job.name, job.map)).with_output_types(tuple[str, bytes])
+        | f"{job.name}: map" >> beam.FlatMap(_Map(job.map, desk)).with_output_types(tuple[str, bytes])
     )
     if job.reduce is not None:
         (
             mapped
             | f"{job.name}: group" >> beam.GroupByKey()
-            | f"{job.name}: reduce" >> beam.FlatMap(_Reduce(job.name, job.reduce)).with_output_types(bytes)
+            | f"{job.name}: reduce" >> beam.FlatMap(_Reduce(job.reduce, desk)).with_output_types(bytes)
         )
 
 
@@ -125,13 +133,13 @@ def build(pipeline: Any, job: Job) -> None:
 class _Expand:
     """Pickled chunk → pickled tasks."""
 
-    job: str
     expand: Callable[[Any], Iterable[Any]] | None
+    desk: Desk | None
 
     def __call__(self, chunk: bytes) -> Iterator[bytes]:
         from apache_beam.internal import pickler
 
-        with _carried():
+        with carried("the plan", self.desk):
             for item in pickler.loads(chunk):
                 for task in [item] if self.expand is None else self.expand(item):
                     yield pickler.dumps(task)
@@ -141,73 +149,37 @@ class _Expand:
 class _Map:
     """Pickled task → its pairs."""
 
-    job: str
     map: Callable[[Any], Iterable[Pair] | None]
+    desk: Desk | None
 
-    def __call__(self, task: bytes) -> Iterator[Pair]:
+    def __call__(self, pickled: bytes) -> Iterator[Pair]:
         from apache_beam.internal import pickler
 
-        with _carried():
-            yield from self.map(pickler.loads(task)) or ()
+        task = pickler.loads(pickled)
+        with carried(title(task), self.desk):
+            yield from self.map(task) or ()
 
 
 @dataclass(frozen=True)
 class _Reduce:
     """(key, values) → nothing: the reduce commits."""
 
-    job: str
     reduce: Callable[[str, Iterable[bytes]], None]
+    desk: Desk | None
 
-    def __call__(self, group: tuple[str, Iterable[bytes]]) -> Iterator[bytes]:
-        with _carried():
-            self.reduce(*group)
-        return iter(())
-
-
-class TaskFailure(Exception):
-    """Carries an error through a runner, which hands on only text: one marked line that `run_job` reads back."""
-
-
-@contextmanager
-def _carried() -> Iterator[None]:
-    try:
-        yield
-    except TaskFailure:
-        raise
-    except Exception as error:
-        body = {"class": type(error).__name__, "message": str(error), "ours": isinstance(error, PenstockError)}
-        raise TaskFailure(_MARK + json.dumps(body)) from error
-
-
-def _original(job: Job, text: str) -> PenstockError:
-    """Read the error back from what the runner says; the runner's own text where nothing of ours is in it."""
-    at = text.find(_MARK)
-    if at < 0:
-        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
-        return RunError(f"{job.name}: {last}")
-    body, _ = json.JSONDecoder().raw_decode(text, at + len(_MARK))
-    if body["ours"]:
-        return _classes().get(body["class"], RunError)(body["message"])
-    return RunError(f"{job.name}: {body['class']}: {body['message']}")
-
-
-def _classes() -> dict[str, type[PenstockError]]:
-    """Name every class of penstock's exception tree."""
-    known: dict[str, type[PenstockError]] = {}
-    below = [PenstockError]
-    while below:
-        cls = below.pop()
-        known[cls.__name__] = cls
-        below += cls.__subclasses__()
-    return known
+    def __call__(self, group: tuple[str, Iterable[bytes]]) -> tuple[bytes, ...]:
+        key, values = group
+        with carried(key, self.desk):
+            self.reduce(key, values)
+        return ()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Beam's log to errors while a job runs: two tiny jobs write 228 lines otherwise."""
+    """Keep Beam's log silent while a job runs: two tiny jobs write 228 lines otherwise, and its errors are raised."""
     logger = logging.getLogger("apache_beam")
     before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

@@ -1,0 +1,281 @@
+"""Match: which documents are the same. Signatures by part, one shuffle of packed digests, spanning forests, one union-find.
+
+Nothing but 24 bytes a document and band crosses the shuffle: a 128-bit digest and an address (part << 32 | row). Each part
+links its own repeats and sends one address a digest, so a digest that half the corpus shares stays small; a bucket of n
+addresses costs n − 1 edges. Where a runner keeps its shuffle in memory, bands go in rounds.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..sharding.store import Store
+from ..transforms.kernels.graph import components, link, spanning_forest
+from ..transforms.minhash import content_digests
+from ..transforms.schema import ID, id_words
+from .recipe import Dedup, digest
+from .runners import Job, RunnerOptions, run_job
+from .stage import Meter, Receipt, Stage, package_versions, run_task
+
+PACKED = np.dtype([("high", "<u8"), ("low", "<u8"), ("address", "<u8")])
+GROUP_BYTES = 64 << 20  # of one (band, hash range); the bound is 256 MiB
+LOCAL_SHUFFLE_BYTES = 512 << 20  # a round of bands; Beam's local runner takes about 6 bytes of memory a byte
+FAN_IN = 64
+CONTENT = -1  # the band of whole contents
+CLUSTERS = pa.schema([("id", ID), ("kept_id", ID), ("cluster", ID), ("cluster_size", pa.int64()), ("part", pa.int32()), ("row", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of documents, and its number: the high half of its rows' addresses."""
+
+    number: int
+    key: str  # names the content: equal for equal documents wherever they lie
+    store: Store
+    name: str
+    documents: int
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """How digests are dealt: these bands now, each in so many hash ranges."""
+
+    bands: tuple[int, ...]
+    ranges: int
+
+    def keys(self) -> list[str]:
+        """Name every group of the shuffle."""
+        return [f"band{band:+04d}-{number:04d}" for band in self.bands for number in range(self.ranges)]
+
+
+def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part]) -> Stage:
+    """Address the `duplicates` stage: its parameters and the contents of the parts it reads, not their places."""
+    value = {"dedup": dedup.model_dump(mode="json"), "parts": [part.key for part in parts]}
+    return Stage.of(run, "duplicates", value, package_versions("pyarrow", "numba"))
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Digest one part: signatures, repeats within the part, and what the shuffle needs of the rest."""
+
+    stage: Stage
+    dedup: Dedup
+    shuffle: Shuffle
+    text: str = "text"
+
+    def __call__(self, part: Part) -> Iterator[tuple[str, bytes]]:
+        """Commit the part's signatures unless they stand; emit (band and range, packed digests and addresses)."""
+        receipt = run_task(self.stage, f"sign-{part.number:06d}", partial(self.compute, part))
+        for band in self.shuffle.bands:
+            at = f"band{band:+04d}"
+            if at not in receipt["bands"]:
+                continue
+            start, end = receipt["bands"][at]
+            packed = np.frombuffer(self.stage.store.read(receipt["digests"], start=start, end=end), PACKED)
+            # Sorted by digest: a hash range is a slice.
+            edges = [math.ceil((1 << 64) * number / self.shuffle.ranges) for number in range(1, self.shuffle.ranges)]
+            cuts = [0, *np.searchsorted(packed["high"], np.array(edges, np.uint64)).tolist(), len(packed)]
+            for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
+                if last > first:
+                    yield f"{at}-{number:04d}", packed[first:last].tobytes()
+
+    def compute(self, part: Part, folder: Path, meter: Meter) -> Receipt:
+        """Read the part's text by row group; write its ids, lengths, digests sorted by band, and its own forest."""
+        with meter.on("signatures"):
+            ids, lengths, bands = self._digests(part)
+        addresses = (np.uint64(part.number) << np.uint64(32)) + np.arange(len(ids), dtype=np.uint64)
+        path, places, edges = folder / "digests", {}, []
+        with path.open("wb") as file, meter.on("link"):
+            for band, (digests, rows) in sorted(bands.items()):
+                edges.append(link(digests, addresses[rows]))
+                packed = first_of_each(digests, addresses[rows])
+                places[f"band{band:+04d}"] = [file.tell(), file.tell() + packed.nbytes]
+                file.write(packed.tobytes())
+            file.write(b"end")
+        store = self.stage.store
+        return {
+            "part": part.key, "documents": len(ids), "bands": places, "digests": store.put(path, "data/digests-", ".bin"),
+            "ids": put_array(store, ids, "ids"), "lengths": put_array(store, lengths, "lengths"),
+            "forest": put_array(store, spanning_forest(np.concatenate(edges)), "forest"),
+        }  # fmt: skip
+
+    def _digests(self, part: Part) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
+        """Give ids (n, 2), lengths in bytes (n,), and by band the digests and the rows that have them."""
+        minhash = self.dedup.minhash
+        ids, lengths, contents, banded, longs = [], [], [], [], []
+        with part.store.open(part.name) as file:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=4096, columns=["id", self.text]):
+                texts = batch.column(self.text)
+                ids.append(id_words(batch.column("id")).copy())
+                lengths.append(np.asarray(pa.compute.binary_length(texts).fill_null(0), np.uint64))
+                contents.append(content_digests(texts))
+                if minhash is not None:
+                    banded.append(minhash.digests(texts))
+                    longs.append(minhash.signable(texts))
+        empty = np.zeros((0, 2), np.uint64)
+        rows = np.arange(sum(map(len, ids)))
+        content = np.concatenate(contents or [empty])
+        long = np.concatenate(longs or [np.zeros(len(rows), bool)])
+        # A text shorter than a shingle has no signature: its content is all there is to compare.
+        whole = rows if self.dedup.exact else rows[~long]
+        bands = {CONTENT: (content[whole], whole)}
+        if minhash is not None:
+            stacked = np.concatenate(banded or [np.zeros((minhash.bands, 0, 2), np.uint64)], axis=1)
+            bands.update({band: (np.ascontiguousarray(stacked[band][long]), rows[long]) for band in range(minhash.bands)})
+        return np.concatenate(ids or [empty]), np.concatenate(lengths or [np.zeros(0, np.uint64)]), bands
+
+
+def first_of_each(digests: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    """Keep the smallest address of each digest; packed, sorted by digest."""
+    packed = np.empty(len(addresses), PACKED)
+    packed["high"], packed["low"], packed["address"] = digests[:, 0], digests[:, 1], addresses
+    packed = packed[np.lexsort((addresses, packed["low"], packed["high"]))]
+    new = np.ones(len(packed), bool)
+    new[1:] = (packed["high"][1:] != packed["high"][:-1]) | (packed["low"][1:] != packed["low"][:-1])
+    return packed[new]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Link the equal digests of one group."""
+
+    stage: Stage
+
+    def __call__(self, key: str, values: Iterable[bytes]) -> None:
+        """Commit the group's edges, n − 1 a bucket, whatever order the values come in."""
+        run_task(self.stage, f"link-{key}", partial(self.compute, values))
+
+    def compute(self, values: Iterable[bytes], folder: Path, meter: Meter) -> Receipt:
+        """Join the parts' packed digests and link them."""
+        with meter.on("link"):
+            packed = np.concatenate([np.frombuffer(value, PACKED) for value in values])
+            digests = np.stack([packed["high"], packed["low"]], axis=1)
+            edges = spanning_forest(link(digests, np.ascontiguousarray(packed["address"])))
+        return {"addresses": len(packed), "edges": len(edges), "forest": put_array(self.stage.store, edges, "forest")}
+
+
+def put_array(store: Store, array: np.ndarray, name: str) -> str:
+    """Commit an array as an `.npy` object."""
+    body = io.BytesIO()
+    np.save(body, array, allow_pickle=False)
+    return store.put(body.getvalue(), f"data/{name}-", ".npy")
+
+
+def get_array(store: Store, name: str) -> np.ndarray:
+    """Read an array back."""
+    return np.asarray(np.load(io.BytesIO(store.read(name)), allow_pickle=False))
+
+
+def plan_shuffles(dedup: Dedup, documents: int, local: bool) -> list[Shuffle]:
+    """Deal the bands into rounds and each band into hash ranges, by the number of documents alone where that decides names."""
+    bands = [CONTENT, *range(dedup.minhash.bands if dedup.minhash else 0)]
+    band_bytes = documents * PACKED.itemsize
+    ranges = max(1, math.ceil(band_bytes / GROUP_BYTES))
+    at_once = max(1, LOCAL_SHUFFLE_BYTES // max(1, band_bytes)) if local else len(bands)
+    return [Shuffle(tuple(bands[i : i + at_once]), ranges) for i in range(0, len(bands), at_once)]
+
+
+def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], options: RunnerOptions, text: str = "text") -> Receipt:
+    """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt."""
+    done = stage.receipt("clusters")
+    if done is not None:
+        return done
+    shuffles = plan_shuffles(dedup, sum(part.documents for part in parts), options.runner == "local")
+    for shuffle in shuffles:
+        run_job(Job("match", parts, Sign(stage, dedup, shuffle, text), Link(stage)), options)
+    signed = stage.receipts([f"sign-{part.number:06d}" for part in parts])
+    # A group that no digest fell into has no receipt.
+    linked = sorted(key for key in stage.committed() if key.startswith("link-"))
+    forests = [receipt["forest"] for receipt in [*signed, *stage.receipts(linked)]]
+    return run_task(stage, "clusters", lambda folder, meter: settle_clusters(stage, dedup, parts, signed, forests, folder))
+
+
+def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Merge forests by a tree of merges of 64: memory holds one merge's edges, a forest of n nodes has n − 1."""
+    held = [read(name) for name in names[:FAN_IN]]
+    if not held:
+        return np.zeros((0, 2), np.uint64)
+    forest = spanning_forest(np.concatenate(held))
+    for start in range(FAN_IN, len(names), FAN_IN):
+        forest = spanning_forest(np.concatenate([forest, *(read(name) for name in names[start : start + FAN_IN])]))
+    return forest
+
+
+def settle_clusters(
+    stage: Stage, dedup: Dedup, parts: Sequence[Part], signed: Sequence[Receipt], forests: Sequence[str], folder: Path
+) -> Receipt:
+    """Turn the forests into clusters, choose what stays, write who goes and for whom."""
+    nodes, labels = components(merge(sorted(set(forests)), partial(get_array, stage.store)))
+    ids, lengths = _of_nodes(stage, signed, nodes)
+    by_id = ids[keep_order("smallest_id", ids, lengths, labels)]
+    order = keep_order(dedup.keep, ids, lengths, labels)
+    nodes, labels, ids = nodes[order], labels[order], ids[order]
+    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(nodes) else np.zeros(0, np.int64)
+    sizes = np.diff(np.r_[starts, len(nodes)])
+    kept = np.repeat(starts, sizes)
+    gone = np.flatnonzero(np.arange(len(nodes)) != kept)
+    columns = [ids[gone], ids[kept[gone]], by_id[kept[gone]]]  # both orders hold a cluster in the same places
+    by_address = np.argsort(nodes[gone], kind="stable")
+    removed = nodes[gone][by_address]
+    table = pa.table(
+        [*(binary_ids(column[by_address]) for column in columns), pa.array(np.repeat(sizes, sizes)[gone][by_address]),
+         pa.array((removed >> np.uint64(32)).astype(np.int32)), pa.array((removed & np.uint64(0xFFFFFFFF)).astype(np.int64))],
+        schema=CLUSTERS,
+    )  # fmt: skip
+    path = folder / "clusters.parquet"
+    pq.write_table(table, path, compression="zstd")
+    bounds = np.searchsorted(removed, np.array([number << 32 for number in range(len(parts) + 1)], np.uint64)).astype(np.uint64)
+    store = stage.store
+    return {
+        "clusters": store.put(path, "clusters-", ".parquet"), "count": len(starts), "duplicates": len(removed),
+        "removals": put_array(store, removed & np.uint64(0xFFFFFFFF), "removals"), "bounds": put_array(store, bounds, "bounds"),
+        "largest": int(sizes.max()) if len(sizes) else 0, "digest": digest([part.key for part in parts]),
+    }  # fmt: skip
+
+
+def _of_nodes(stage: Stage, signed: Sequence[Receipt], nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Look up ids (n, 2) and lengths (n,) of addresses, part by part; `nodes` is sorted."""
+    ids, lengths = np.zeros((len(nodes), 2), np.uint64), np.zeros(len(nodes), np.uint64)
+    owners = (nodes >> np.uint64(32)).astype(np.int64)
+    rows = (nodes & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    for number in np.unique(owners):
+        mine = owners == number
+        ids[mine] = get_array(stage.store, signed[number]["ids"])[rows[mine]]
+        lengths[mine] = get_array(stage.store, signed[number]["lengths"])[rows[mine]]
+    return ids, lengths
+
+
+def keep_order(policy: str, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Order rows by cluster, the one that stays first; ties by id."""
+    big = ids.byteswap()
+    if policy == "longest":
+        return np.lexsort((big[:, 1], big[:, 0], ~lengths, labels))
+    return np.lexsort((big[:, 1], big[:, 0], labels))
+
+
+def binary_ids(words: np.ndarray) -> pa.Array:
+    """Give (n, 2) words as 16-byte ids."""
+    return pa.FixedSizeBinaryArray.from_buffers(ID, len(words), [None, pa.py_buffer(np.ascontiguousarray(words).tobytes())])
+
+
+def removals(store: Store, receipt: Receipt, part: int) -> np.ndarray:
+    """Read the rows of a part that go, sorted."""
+    first, last = (int(bound) for bound in get_array(store, receipt["bounds"])[part : part + 2])
+    head = npy_header(store, receipt["removals"])
+    return np.frombuffer(store.read(receipt["removals"], start=head + 8 * first, end=head + 8 * last), "<u8") if last > first else np.zeros(0, "<u8")
+
+
+def npy_header(store: Store, name: str) -> int:
+    """Count the bytes before an `.npy` object's data."""
+    start = store.read(name, start=0, end=10)
+    return 10 + int.from_bytes(start[8:10], "little")

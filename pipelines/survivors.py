@@ -1,0 +1,86 @@
+"""The survivors: documents read by row group, duplicates dropped, the recipe's `final` edits applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .. import RunError
+from ..sharding.store import Store
+from ..transforms.schema import id_sum
+from ..transforms.step import Step
+from .ingest import apply_step
+from .match import get_array, removals
+from .recipe import step_kind
+from .stage import Receipt
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of one part: what a shard is dealt."""
+
+    part: int
+    part_key: str  # names the part's content
+    name: str  # the part's documents object
+    number: int  # of the row group in the part
+    row: int  # of its first document in the part
+    stream: str
+    documents: int
+    bytes: int
+    id_sum: str
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Where the documents and the removal list lie, and the edits that come last."""
+
+    documents: Store
+    duplicates: Store | None
+    clusters: tuple[tuple[str, Any], ...]  # the receipt that names the removal list, as items
+    final: tuple[Step, ...]
+
+    def read(self, group: RowGroup) -> tuple[pa.RecordBatch, dict[str, Any]]:
+        """Read a row group's survivors and the account of what was met and dropped."""
+        with self.documents.open(group.name) as file:
+            table = pq.ParquetFile(file).read_row_group(group.number)
+        batch = table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
+        met = {"part": group.part, "row_group": group.number, "in": len(batch), "id_sum": str(id_sum(batch.column("id")))}
+        stays = np.ones(len(batch), bool)
+        gone = self._gone(group.part)
+        inside = gone[(gone >= group.row) & (gone < group.row + len(batch))].astype(np.int64)
+        stays[inside - group.row] = False
+        if not stays.all():
+            batch = batch.filter(pa.array(stays))
+        return self.edit(batch), {**met, "dropped": int((~stays).sum())}
+
+    def edit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Apply the final steps; one that drops a document is refused."""
+        for step in self.final:
+            outcome = apply_step(step, batch)
+            if outcome.reasons.null_count < len(batch):
+                raise RunError(f"the final step {step_kind(step)} dropped a document; steps under `final` only edit, others stand under `steps`")
+            batch = outcome.batch
+        return batch
+
+    def _gone(self, part: int) -> np.ndarray:
+        if self.duplicates is None:
+            return np.zeros(0, np.uint64)
+        return _removed(self.duplicates, self.clusters, part)
+
+
+@lru_cache(maxsize=512)
+def _removed(store: Store, clusters: tuple[tuple[str, Any], ...], part: int) -> np.ndarray:
+    return removals(store, dict(clusters), part)
+
+
+def receipt_items(receipt: Receipt | None) -> tuple[tuple[str, Any], ...]:
+    """Give the part of a receipt that names the removal list as a hashable value."""
+    return tuple((name, receipt[name]) for name in ("removals", "bounds")) if receipt else ()
+
+
+__all__ = ["RowGroup", "Survivors", "get_array", "receipt_items"]

@@ -1,0 +1,160 @@
+"""Python worker processes on this machine: started here, watched, and gone when their client is.
+
+Beam's own way leaves holes: a worker that is killed leaves the job waiting for ever, a client that is killed leaves its
+workers running, and a worker pool starts whatever `python` the PATH names. `WorkerHandle` serves Beam's local runner,
+`WorkerPool` (Beam's worker-pool protocol) a job server on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from apache_beam.transforms.environments import Environment, python_sdk_capabilities
+from apache_beam.utils import thread_pool_executor
+
+from .failures import Desk, marked
+
+URN = "penstock:environment:worker_process:v1"
+GRACE_SECONDS = 5.0  # for a worker that is to stop; what is cut short is done again on resume
+# Beam logs to the root logger while it is imported: a handler that keeps nothing comes first.
+_BOOT = "import logging; logging.getLogger().addHandler(logging.NullHandler()); from {0} import serve; serve()"
+
+
+def launch(control: str, worker_id: str) -> subprocess.Popen[bytes]:
+    """Start a worker process: this Python, this process's import path, working for the address `control`."""
+    environment = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        PENSTOCK_WORKER=f"{control} {worker_id} {os.getpid()}",
+    )
+    command = [sys.executable, "-c", _BOOT.format(__name__)]
+    # A session of its own: Ctrl-C reaches the client alone, which then ends its workers.
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def serve() -> None:
+    """Work until the client has nothing more to do, or is gone (this runs in the worker process)."""
+    from apache_beam.runners.worker.sdk_worker import SdkHarness
+
+    control, worker_id, parent = os.environ.pop("PENSTOCK_WORKER").split(" ")
+    threading.Thread(target=_die_with, args=(int(parent),), daemon=True).start()
+    try:
+        SdkHarness(control, worker_id=worker_id).run()
+    except grpc.RpcError:  # the client closed the connection; it knows why
+        sys.exit(1)
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(process: subprocess.Popen[Any], grace: float = GRACE_SECONDS) -> None:
+    """Wait `grace` seconds for a process to end, then kill it."""
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@Environment.register_urn(URN, bytes)  # type: ignore[untyped-decorator]
+class WorkerEnvironment(Environment):  # type: ignore[misc]
+    """Tells Beam's local runner to start a `WorkerHandle` for each worker."""
+
+    def __init__(self, desk: str) -> None:
+        super().__init__(python_sdk_capabilities())
+        self.desk = desk
+
+    def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
+        """Name the environment in Beam's graph."""
+        return URN, self.desk.encode()
+
+    @staticmethod
+    def from_runner_api_parameter(payload: bytes, *_: Any) -> WorkerEnvironment:
+        """Read the environment from Beam's graph."""
+        return WorkerEnvironment(payload.decode())
+
+
+@WorkerHandler.register_environment(URN, bytes)  # type: ignore[untyped-decorator]
+class WorkerHandle(GrpcWorkerHandler):  # type: ignore[misc]
+    """One worker process of Beam's local runner. When it dies, what the runner still asks of it is answered: an error."""
+
+    def __init__(self, desk: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
+        super().__init__(state, provision_info, grpc_server)
+        self.desk = Desk(desk.decode())
+        self.closed = threading.Event()
+
+    def start_worker(self) -> None:
+        """Start the process and watch it."""
+        self.process = launch(self.control_address, self.worker_id)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self.closed.wait(0.1):
+            if self.process.poll() is None:
+                if self.desk.deserted():
+                    self.process.kill()
+                continue
+            self.desk.bury(self.process.pid, self.process.returncode)
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer every open question with the failure. The runner waits for these without a limit of time."""
+        line = self.desk.failure() or marked(KeyboardInterrupt("interrupted"))
+        for asked in list(self.control_conn._futures_by_id):
+            future = self.control_conn._futures_by_id.pop(asked, None)
+            if future is not None:
+                future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=asked, error=line))
+
+    def close(self) -> None:
+        """End the process: by Beam's word where its work is done, else after the task it is at, or at once."""
+        self.closed.set()
+        if self.control_conn._futures_by_id:
+            stop(self.process, GRACE_SECONDS if self.desk.failure() and not self.desk.deserted() else 0)
+            self._answer()
+        super().close()
+
+    def stop_worker(self) -> None:
+        """Wait for the process to end."""
+        stop(self.process)
+
+
+class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]
+    """Starts worker processes for a job server on this machine, for as long as the `with` block lasts."""
+
+    def __init__(self) -> None:
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.server = grpc.server(thread_pool_executor.shared_unbounded_instance())
+        beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self.server)
+        self.address = f"localhost:{self.server.add_insecure_port('localhost:0')}"
+
+    def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - Beam's name
+        """Start the worker that the job server asks for."""
+        self.processes[request.worker_id] = launch(request.control_endpoint.url, request.worker_id)
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - Beam's name
+        """End a worker that the job server is done with."""
+        if (process := self.processes.pop(request.worker_id, None)) is not None:
+            stop(process)
+        return beam_fn_api_pb2.StopWorkerResponse()
+
+    def __enter__(self) -> WorkerPool:
+        self.server.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.stop(0)
+        for process in self.processes.values():
+            stop(process, 0 if any(error) else GRACE_SECONDS)
