@@ -7,7 +7,6 @@ fingerprints: about 250 bytes of JSON, the same on every rank; world size is not
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
