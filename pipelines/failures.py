@@ -1,7 +1,7 @@
-"""How an error travels from a task to the client: as one marked line of text, for runners hand on nothing else.
+"""How an error travels from a task to the client: runners hand on text at best, so as one marked line of text.
 
-On one machine a `Desk`, a directory, adds what no runner tells: which task a worker that died was at, and that another
-worker has failed, so that the rest stop after the task they are at.
+On one machine the line goes by a `Desk`, a directory, past the runner. The desk also tells what no runner does: which
+task a worker that died was at, and that another worker has failed, so that the rest stop after the task they are at.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,27 +22,33 @@ _MARK = "penstock-error "
 
 
 class TaskFailure(Exception):
-    """An error on its way through a runner; its text is the marked line."""
+    """An error on its way through a runner, as its marked line; or the traceback behind an error that has arrived."""
 
 
-def marked(error: Exception, name: str = "") -> str:
-    """Write an error as one line of ASCII that survives tracebacks, Java and logs."""
-    return _MARK + json.dumps({"class": type(error).__name__, "message": str(error), "at": name})
+def marked(error: BaseException, name: str = "") -> str:
+    """Write an error as one line of ASCII that survives tracebacks, Java and logs; one that is already, as it is."""
+    if _MARK in str(error):
+        return str(error)
+    trace = "".join(traceback.format_exception(error))[-20_000:]
+    return _MARK + json.dumps({"class": type(error).__name__, "message": str(error), "at": name, "trace": trace})
 
 
 def original(job: str, text: str) -> PenstockError:
-    """Read an error back: penstock's own in its class; any other as a `RunError` that names the job, the task and it."""
+    """Read an error back: penstock's own in its class; any other as a `RunError` that names the job, the task and it.
+
+    `text` holds a marked line somewhere. The traceback is the text of the error's `__cause__`.
+    """
     at = text.find(_MARK)
-    if at < 0:
-        return RunError(f"{job}: {_last_line(text)}")
-    body, _ = json.JSONDecoder().raw_decode(text, at + len(_MARK))
+    body = {"class": "RunError", "message": f"{job}: the runner gave no reason", "trace": text}
+    if at >= 0:
+        body, _ = json.JSONDecoder().raw_decode(text, at + len(_MARK))
     if (known := _classes().get(body["class"])) is not None:
-        return known(body["message"])
-    return RunError(f"{job}: {body['class']}: {body['message']} (while at {body['at']})")
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "the runner gave no reason")
+        error = known(body["message"])
+    else:
+        while_at = f" (while at {body['at']})" if body["at"] else ""
+        error = RunError(f"{job}: {body['class']}: {body['message']}{while_at}")
+    error.__cause__ = TaskFailure(body["trace"])
+    return error
 
 
 def _classes() -> dict[str, type[PenstockError]]:
@@ -71,7 +78,7 @@ class Desk:
             file.write(line)
 
     def failure(self) -> str | None:
-        """Read the failure; None where there is none."""
+        """Read the first failure's marked line; None where nothing has failed."""
         try:
             return self.failed.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -103,25 +110,28 @@ class Desk:
         return Path(self.path, "dead").exists()
 
 
+def stopped(desk: Desk | None) -> bool:
+    """Tell whether another task has failed, so that there is no sense in starting one more."""
+    return desk is not None and desk.failed.exists()
+
+
 @contextmanager
 def carried(name: str, desk: Desk | None) -> Iterator[None]:
-    """Turn an error inside into a `TaskFailure`; with a desk, note what is being done and stop where another failed."""
-    if desk is not None:
-        if (line := desk.failure()) is not None:
-            raise TaskFailure(line)
-        desk.note(name)
+    """Bring an error inside to the client: by the desk where there is one, else through the runner.
+
+    Nothing is raised where there is a desk, for Beam would print each error four times over; `run_job` raises it.
+    """
     try:
-        yield
-    except TaskFailure:
-        raise
-    except Exception as error:
-        line = marked(error, name)
         if desk is not None:
-            desk.fail(line)
-        raise TaskFailure(line) from error
-    finally:
+            desk.note(name)
+        yield
         if desk is not None:
             desk.note("")
+    except Exception as error:
+        line = marked(error, name)
+        if desk is None:
+            raise TaskFailure(line) from error
+        desk.fail(line)
 
 
 def title(task: Any) -> str:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from .. import PenstockError, RequestError, require
-from .failures import Desk, carried, original, title
+from .failures import Desk, carried, marked, original, stopped, title
 
 Pair = tuple[str, bytes]
 CHUNK = 500  # tasks in one element of the graph: a graph is one message, and job servers refuse large ones
@@ -72,38 +73,34 @@ def cores() -> int:
 
 def run_job(job: Job, options: RunnerOptions | None = None) -> None:
     """Run a job to its end; the error of a task comes back in the class and with the message it was raised with."""
+    options = options or RunnerOptions()
     if not job.tasks:
         return
-    with _quiet():
-        require("apache_beam", "curate")
+    with _quiet(), tempfile.TemporaryDirectory(prefix="penstock-") as path:
+        desk, line = Desk(path), None
         try:
-            _run(job, options or RunnerOptions())
+            _run_local(job, options, desk)
         except PenstockError:
             raise
         except Exception as error:
-            raise original(job.name, str(error)) from error
+            line = marked(error)
+        line = desk.failure() or line
+    if line is not None:
+        raise original(job.name, line)
 
 
-def _run(job: Job, options: RunnerOptions) -> None:
-    if options.runner != "local":
-        raise RequestError(f"runner {options.runner!r} is not there yet: use local")
-    if (workers := options.processes()) == 1:
-        _submit(job, None, options.beam_options, None)
-        return
-    from .workers import WorkerEnvironment
-
-    with tempfile.TemporaryDirectory(prefix="penstock-") as path:
-        flags = (f"--direct_num_workers={workers}", *options.beam_options)
-        _submit(job, WorkerEnvironment(path), flags, Desk(path))
-
-
-def _submit(job: Job, environment: Any, flags: Sequence[str], desk: Desk | None) -> None:
+def _run_local(job: Job, options: RunnerOptions, desk: Desk) -> None:
     """Run on Beam's local runner, by name: the one that Beam picks by itself starts with a download."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    with beam.Pipeline(FnApiRunner(environment), PipelineOptions(list(flags))) as pipeline:
+    from .workers import WorkerEnvironment
+
+    workers = options.processes()
+    environment = None if workers == 1 else WorkerEnvironment(desk.path)
+    flags = [f"--direct_num_workers={workers}", *options.beam_options]
+    with beam.Pipeline(FnApiRunner(environment), PipelineOptions(flags)) as pipeline:
         build(pipeline, job, desk)
 
 
@@ -139,6 +136,8 @@ class _Expand:
     def __call__(self, chunk: bytes) -> Iterator[bytes]:
         from apache_beam.internal import pickler
 
+        if stopped(self.desk):
+            return
         with carried("the plan", self.desk):
             for item in pickler.loads(chunk):
                 for task in [item] if self.expand is None else self.expand(item):
@@ -155,6 +154,8 @@ class _Map:
     def __call__(self, pickled: bytes) -> Iterator[Pair]:
         from apache_beam.internal import pickler
 
+        if stopped(self.desk):
+            return
         task = pickler.loads(pickled)
         with carried(title(task), self.desk):
             yield from self.map(task) or ()
@@ -169,18 +170,32 @@ class _Reduce:
 
     def __call__(self, group: tuple[str, Iterable[bytes]]) -> tuple[bytes, ...]:
         key, values = group
-        with carried(key, self.desk):
-            self.reduce(key, values)
+        if not stopped(self.desk):
+            with carried(key, self.desk):
+                self.reduce(key, values)
         return ()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Beam's log silent while a job runs: two tiny jobs write 228 lines otherwise, and its errors are raised."""
+    """Keep Beam silent while a job runs: two tiny jobs write 228 lines otherwise, and what matters is raised."""
+    logging.disable(logging.WARNING)  # while Beam is imported: it logs to the root logger
+    try:
+        require("apache_beam", "curate")
+    finally:
+        logging.disable(logging.NOTSET)
     logger = logging.getLogger("apache_beam")
-    before = logger.level
+    level, hook = logger.level, threading.excepthook
     logger.setLevel(logging.CRITICAL + 1)
+    threading.excepthook = _ignore_broken_connections(hook)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
+        threading.excepthook = hook
+
+
+def _ignore_broken_connections(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Keep Beam's reader threads from printing a traceback for a worker whose death has been reported."""
+    grpc = require("grpc", "curate")
+    return lambda thread: None if isinstance(thread.exc_value, grpc.RpcError) else hook(thread)

@@ -1,0 +1,166 @@
+"""A job gives the same result wherever it runs, its errors come back as they were raised, and nothing is left behind."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from penstock import InputError, RequestError, RunError
+from penstock.pipelines.runners import CHUNK, Job, RunnerOptions, run_job
+
+HERE = Path(__file__).parent
+IN_PROCESS = RunnerOptions(in_process=True)
+TWO_WORKERS = RunnerOptions(workers=2)
+EVERYWHERE = pytest.mark.parametrize("options", [IN_PROCESS, TWO_WORKERS], ids=["in_process", "two_workers"])
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The jobs, imported from a folder that only this process's `sys.path` names, as a user's script's folder is."""
+    monkeypatch.syspath_prepend(str(HERE))
+    return importlib.import_module("runner_jobs")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return holds()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_runs_every_task_once_and_groups_the_same_everywhere(jobs: ModuleType, tmp_path: Path) -> None:
+    results = []
+    for name, options in (("one", IN_PROCESS), ("two", TWO_WORKERS)):
+        out = tmp_path / name
+        out.mkdir()
+        tasks = [jobs.Number(n) for n in range(2 * CHUNK + 1)]  # more than one element of the graph holds
+        run_job(
+            Job("numbers", tasks, partial(jobs.remainder, str(out)), partial(jobs.write_sorted, str(out))), options
+        )
+        results.append({path.name: path.read_text() for path in out.glob("mod *")})
+        workers = {path.read_text() for path in out.glob("task-*")}
+        assert len(list(out.glob("task-*"))) == len(tasks)
+        assert (workers == {str(os.getpid())}) is (name == "one")
+        assert len(workers) == (1 if name == "one" else 2)
+    expected = {f"mod {m}": " ".join(str(n) for n in range(2 * CHUNK + 1) if n % 7 == m) for m in range(7)}
+    assert results == [expected, expected]
+
+
+@EVERYWHERE
+def test_expands_chunks_of_the_plan_in_a_worker(jobs: ModuleType, tmp_path: Path, options: RunnerOptions) -> None:
+    run_job(Job("chunks", [(0, 3), (3, 5)], partial(jobs.touch, str(tmp_path)), expand=jobs.numbers), options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == list("01234")
+
+
+def test_no_tasks_is_no_job() -> None:
+    run_job(Job("nothing", [], print), RunnerOptions(runner="no such runner"))
+
+
+@EVERYWHERE
+def test_an_error_comes_back_in_its_class_with_its_message(
+    jobs: ModuleType, options: RunnerOptions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        run_job(Job("read", [jobs.Number(3)], jobs.refuse), options)
+    assert str(caught.value) == "file 3 is müde\nand has two lines"
+    assert "in refuse" in str(caught.value.__cause__)
+    assert capfd.readouterr() == ("", "")
+
+
+@EVERYWHERE
+def test_an_error_of_a_reduce_comes_back(jobs: ModuleType, tmp_path: Path, options: RunnerOptions) -> None:
+    with pytest.raises(InputError, match=r"^group mod 3 is refused$"):
+        run_job(Job("read", [jobs.Number(3)], partial(jobs.remainder, str(tmp_path)), jobs.refuse_group), options)
+
+
+@EVERYWHERE
+def test_an_unexpected_error_names_job_task_and_error(jobs: ModuleType, options: RunnerOptions) -> None:
+    with pytest.raises(RunError, match=r"^read: ZeroDivisionError: cannot divide 3 \(while at number 3\)$") as caught:
+        run_job(Job("read", [jobs.Number(3)], jobs.divide), options)
+    assert "in divide" in str(caught.value.__cause__)
+
+
+def test_a_job_that_cannot_be_sent_is_a_run_error() -> None:
+    with pytest.raises(RunError, match=r"^read: TypeError: .*pickle"):
+        run_job(Job("read", [threading.Lock()], print), IN_PROCESS)
+
+
+def test_the_other_worker_stops_after_the_task_it_is_at(jobs: ModuleType, tmp_path: Path) -> None:
+    tasks = [jobs.Number(n) for n in range(40)]
+    with pytest.raises(InputError, match="task 0 is refused"):
+        run_job(Job("read", tasks, partial(jobs.fail_first_then_touch, str(tmp_path))), TWO_WORKERS)
+    assert len(list(tmp_path.iterdir())) < 5
+
+
+def test_a_killed_worker_is_a_run_error_that_names_its_task(
+    jobs: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(RunError, match=r"a worker process was killed by SIGKILL while at number 1;"):
+        run_job(Job("read", [jobs.Number(n) for n in range(4)], jobs.kill_self), TWO_WORKERS)
+    assert time.monotonic() - started < 45  # the tasks sleep for 60 s: nobody waited for them
+    assert capfd.readouterr() == ("", "")
+
+
+CLIENT = """
+    import sys
+    from functools import partial
+    sys.path.insert(0, sys.argv[1])
+    import runner_jobs as jobs
+    from penstock.pipelines.runners import Job, RunnerOptions, run_job
+    run_job(Job("sleep", [jobs.Number(0), jobs.Number(1)], partial(jobs.sleep, sys.argv[2])), RunnerOptions(workers=2))
+"""
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A client whose two workers are in the middle of a task."""
+    out = tmp_path / "out"
+    out.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CLIENT), str(HERE), str(out)], stderr=subprocess.DEVNULL
+    )
+    assert wait_until(lambda: len(list(out.iterdir())) == 2, 60)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_workers_end_with_their_client(client: subprocess.Popen[bytes], how: signal.Signals, tmp_path: Path) -> None:
+    workers = [int(path.name.removeprefix("pid-")) for path in (tmp_path / "out").iterdir()]
+    assert all(map(alive, workers))
+    client.send_signal(how)
+    assert client.wait(30) != 0
+    assert wait_until(lambda: not any(map(alive, workers)), 30)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (RunnerOptions(workers=0), "workers is 0; it must be 1 or more"),
+    ],
+)
+def test_refuses_a_wrong_request(jobs: ModuleType, options: RunnerOptions, says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        run_job(Job("read", [jobs.Number(1)], jobs.refuse), options)
