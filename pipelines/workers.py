@@ -88,7 +88,7 @@ class WorkerEnvironment(Environment):  # type: ignore[misc]
 
 @WorkerHandler.register_environment(URN, bytes)  # type: ignore[untyped-decorator]
 class WorkerHandle(GrpcWorkerHandler):  # type: ignore[misc]
-    """One worker process of Beam's local runner. When it dies, what the runner still asks of it is answered: an error."""
+    """A worker process of Beam's local runner. When it dies, what the runner still asks of it is answered: an error."""
 
     def __init__(self, desk: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
@@ -139,12 +139,12 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self.server)
         self.address = f"localhost:{self.server.add_insecure_port('localhost:0')}"
 
-    def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - Beam's name
+    def StartWorker(self, request: Any, context: Any) -> Any:
         """Start the worker that the job server asks for."""
         self.processes[request.worker_id] = launch(request.control_endpoint.url, request.worker_id)
         return beam_fn_api_pb2.StartWorkerResponse()
 
-    def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802 - Beam's name
+    def StopWorker(self, request: Any, context: Any) -> Any:
         """End a worker that the job server is done with."""
         if (process := self.processes.pop(request.worker_id, None)) is not None:
             stop(process)

@@ -1,4 +1,4 @@
-"""A job gives the same result wherever it runs, its errors come back as they were raised, and nothing is left behind."""
+"""A job gives the same result wherever it runs, its errors arrive as they were raised, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -53,9 +52,7 @@ def test_runs_every_task_once_and_groups_the_same_everywhere(jobs: ModuleType, t
         out = tmp_path / name
         out.mkdir()
         tasks = [jobs.Number(n) for n in range(2 * CHUNK + 1)]  # more than one element of the graph holds
-        run_job(
-            Job("numbers", tasks, partial(jobs.remainder, str(out)), partial(jobs.write_sorted, str(out))), options
-        )
+        run_job(Job("numbers", tasks, partial(jobs.remainder, str(out)), partial(jobs.write_sorted, str(out))), options)
         results.append({path.name: path.read_text() for path in out.glob("mod *")})
         workers = {path.read_text() for path in out.glob("task-*")}
         assert len(list(out.glob("task-*"))) == len(tasks)
@@ -101,7 +98,7 @@ def test_an_unexpected_error_names_job_task_and_error(jobs: ModuleType, options:
 
 def test_a_job_that_cannot_be_sent_is_a_run_error() -> None:
     with pytest.raises(RunError, match=r"^read: TypeError: .*pickle"):
-        run_job(Job("read", [threading.Lock()], print), IN_PROCESS)
+        run_job(Job("read", [(n for n in "ab")], print), IN_PROCESS)
 
 
 def test_the_other_worker_stops_after_the_task_it_is_at(jobs: ModuleType, tmp_path: Path) -> None:
