@@ -1,0 +1,205 @@
+"""Decompress a file as a stream of events, so that damage is told and what lies behind it is still read.
+
+Input is fed in small slices (16 KiB of gzip, which grows at most 1,032 times; 1 KiB of zstd, at most 32,768 times), so
+that no file makes a chunk of more than about 32 MiB, whatever it claims.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+import zstandard
+
+from .rows import LARGEST_RECORD, RAW_BYTES
+
+BLOCK = 1 << 18
+Codec = Literal["none", "gzip", "zstd"]
+MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd"}
+_SLICE = {"none": BLOCK, "gzip": 1 << 14, "zstd": 1 << 10}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Decompressed bytes."""
+
+    body: bytes
+
+
+@dataclass(frozen=True)
+class MemberEnd:
+    """A gzip member or zstd frame ended, whole and with the right checksum."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Compressed bytes that cannot be read; what follows starts at the next member."""
+
+    error: str
+    raw: bytes
+
+
+Event = Data | MemberEnd | Damage
+
+
+def decompress(file: BinaryIO, codec: Codec) -> Iterator[Event]:
+    """Yield what a file holds. Plain files are Data alone."""
+    if codec == "none":
+        while body := file.read(BLOCK):
+            yield Data(body)
+        return
+    source = _Source(file)
+    while source.skip_padding():
+        yield from _member(source, codec)
+
+
+class _Source:
+    """The compressed bytes around where we read: `block[at:]` is still to come."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.block, self.at = file, b"", 0
+
+    def more(self) -> bool:
+        """Read the next block when this one is used up; false at the end of the file."""
+        if self.at >= len(self.block):
+            self.block, self.at = self.file.read(BLOCK), 0
+        return bool(self.block)
+
+    def skip_padding(self) -> bool:
+        """Pass over the zeros that some tools put behind a member; false at the end of the file."""
+        while self.more():
+            rest = self.block[self.at :].lstrip(b"\0") if self.block[self.at] == 0 else self.block[self.at :]
+            self.at = len(self.block) - len(rest)
+            if rest:
+                return True
+        return False
+
+    def resync(self, start: int, codec: str) -> bytes:
+        """Go to the next member that decompresses, from `start` in the block; give the first bytes passed over."""
+        passed = bytearray()
+        self.at = start
+        while True:
+            found = self.block.find(MAGIC[codec], self.at)
+            end = found if found >= 0 else max(self.at, len(self.block) - 3)
+            if len(passed) < RAW_BYTES:
+                passed += self.block[self.at : min(end, self.at + RAW_BYTES)]
+            self.at = end
+            if found < 0 or len(self.block) - found < 1 << 10:  # the magic, or what tells whether it is one, may be cut
+                more = self.file.read(BLOCK)
+                self.block, self.at = self.block[self.at :] + more, 0
+                if found < 0 and not more:
+                    passed += self.block
+                    self.at = len(self.block)
+                    return bytes(passed[:RAW_BYTES])
+                if found < 0:
+                    continue
+            if _starts(self.block[self.at : self.at + (1 << 10)], codec):
+                return bytes(passed[:RAW_BYTES])
+            passed += self.block[self.at : self.at + 1]
+            self.at += 1
+
+
+def _decompressor(codec: str) -> Any:
+    return zlib.decompressobj(31) if codec == "gzip" else zstandard.ZstdDecompressor().decompressobj()
+
+
+def _starts(head: bytes, codec: str) -> bool:
+    """Whether bytes that begin with the magic do begin a member."""
+    try:
+        return bool(_decompressor(codec).decompress(head)) or codec == "zstd"
+    except (zlib.error, zstandard.ZstdError):
+        return False
+
+
+def _member(source: _Source, codec: str) -> Iterator[Event]:
+    """Yield one member; on damage, move on to the next one that can be read."""
+    inflate, step = _decompressor(codec), _SLICE[codec]
+    first = True
+    while not inflate.eof:
+        start = source.at + 1 if first else 0  # a member that fails is looked at again, but for its own first byte
+        if not source.more():
+            yield Damage(f"the {codec} stream ends before its end mark: the file is cut short", b"")
+            return
+        piece = source.block[source.at : source.at + step]
+        try:
+            body = inflate.decompress(piece)
+        except (zlib.error, zstandard.ZstdError):
+            passed = source.resync(min(start, len(source.block)), codec)
+            yield Damage(f"the {codec} stream is damaged", passed)
+            return
+        source.at += len(piece)
+        if body:
+            yield Data(body)
+    source.at -= len(inflate.unused_data)
+    yield MemberEnd()
+
+
+def inflate_body(body: bytes, coding: str, largest: int = LARGEST_RECORD) -> bytes:
+    """Undo one HTTP content coding (gzip, deflate, br, zstd).
+
+    A body that is labelled so but was stored decoded, as many crawlers do, is given back as it is. Raises ValueError, in
+    words, for a coding that is not known, a body that is damaged or cut, or one beyond `largest` bytes.
+    """
+    if coding in ("", "identity", "none") or not body:
+        return body
+    known = {"gzip": _gunzip, "x-gzip": _gunzip, "deflate": _undeflate, "br": _unbrotli, "zstd": _unzstd}
+    if coding not in known:
+        raise ValueError(f"the body has the content coding {coding!r}, which is not known")
+    try:
+        out = known[coding](body, largest + 1)
+    except (zlib.error, zstandard.ZstdError, OSError, EOFError):
+        if body.lstrip()[:1] == b"<":
+            return body
+        raise ValueError(f"the body is damaged: it is not whole {coding} data") from None
+    if len(out) > largest:
+        raise ValueError(f"the body is larger than {largest} bytes when decoded from {coding}")
+    return out
+
+
+def _gunzip(body: bytes, most: int) -> bytes:
+    out = bytearray()
+    while body and len(out) < most:
+        inflate = zlib.decompressobj(31)
+        out += inflate.decompress(body, most - len(out))
+        if len(out) < most and not inflate.eof:
+            raise EOFError
+        body = inflate.unused_data
+        if body[:3] != MAGIC["gzip"]:  # padding or line ends behind the body
+            break
+    return bytes(out)
+
+
+def _undeflate(body: bytes, most: int) -> bytes:
+    try:
+        inflate = zlib.decompressobj()
+        out = inflate.decompress(body, most)
+    except zlib.error:  # servers send raw deflate under this name too
+        inflate = zlib.decompressobj(-15)
+        out = inflate.decompress(body, most)
+    if len(out) < most and not inflate.eof:
+        raise EOFError
+    return out
+
+
+def _unbrotli(body: bytes, most: int) -> bytes:
+    import io
+
+    from fastwarc.stream_io import BrotliReader
+
+    reader = BrotliReader(io.BytesIO(body))
+    out = bytearray()
+    while len(out) < most and (part := reader.read(min(BLOCK, most - len(out)))):
+        out += part
+    return bytes(out)
+
+
+def _unzstd(body: bytes, most: int) -> bytes:
+    inflate = zstandard.ZstdDecompressor().decompressobj()
+    out = bytearray()
+    for at in range(0, len(body), _SLICE["zstd"]):
+        out += inflate.decompress(body[at : at + _SLICE["zstd"]])
+        if inflate.eof or len(out) >= most:
+            return bytes(out[:most])
+    raise EOFError

@@ -1,0 +1,91 @@
+"""Read WARC, JSON lines, Parquet and text as document batches; every record met is a row, exactly once.
+
+A row is kept, rejected by a rule (`read/http_status`, `read/not_html`, `read/empty`), or set aside with an error and its
+bytes. What is damaged never hides what lies behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .. import InputError, StoreError
+from .files import FileEntry, detect_format, list_files, open_input
+from .records import check_jsonl, check_schema, codec_of, read_jsonl, read_parquet, read_text
+from .rows import LARGEST_RECORD, Fields, Piece
+from .step import Outcome
+from .warc import read_warc
+
+__all__ = ["Fields", "FileEntry", "Piece", "check_fields", "detect_format", "list_files", "read", "split"]
+
+FORMATS = ("warc", "jsonl", "parquet", "text")
+
+
+def read(piece: Piece, fields: Fields | None = None, *, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+    """Read one piece as batches of the document schema, with reasons and errors.
+
+    Records beyond `largest` bytes when decoded are set aside. Raises InputError where the file cannot be opened, has
+    changed since it was listed, or lacks a mapped field; StoreError where its store fails.
+    """
+    fields = fields or Fields()
+    if piece.size == 0:
+        return
+    if piece.format == "warc":
+        yield from read_warc(piece, largest)
+    elif piece.format == "jsonl":
+        yield from read_jsonl(piece, fields, largest)
+    elif piece.format == "parquet":
+        yield from read_parquet(piece, fields, largest)
+    elif piece.format == "text":
+        yield from read_text(piece, largest)
+    else:
+        raise InputError(f"{piece.format!r} is not a format that can be read; one of {', '.join(FORMATS)} is")
+
+
+def check_fields(entry: FileEntry, format: str, fields: Fields) -> None:
+    """Refuse, before anything is read, a file that lacks a mapped field: by its schema, or its first 100 records."""
+    if entry.size == 0:
+        return
+    if format == "jsonl":
+        check_jsonl(entry.url, entry.path, fields)
+    elif format == "parquet" and (table := _parquet(entry)) is not None:
+        check_schema(table.schema_arrow, entry.path, fields)
+
+
+def split(entry: FileEntry, format: str, task_bytes: int) -> list[tuple[int, int]]:
+    """Cut a file into ranges of about `task_bytes`, as `Piece` has them: [(start, end), …], which cover it exactly.
+
+    Plain JSONL is cut by bytes and Parquet by row groups; other files are one range, (0, -1).
+    """
+    if task_bytes < 1:
+        raise InputError(f"task_bytes is {task_bytes}; it must be at least 1")
+    if format == "jsonl" and codec_of(entry.path) == "none" and entry.size > task_bytes:
+        parts = -(-entry.size // task_bytes)
+        cuts = [entry.size * part // parts for part in range(parts + 1)]
+        return list(zip(cuts[:-1], cuts[1:], strict=True))
+    if format == "parquet" and entry.size > task_bytes and (table := _parquet(entry)) is not None:
+        return _group_ranges([table.metadata.row_group(g).total_byte_size for g in range(table.num_row_groups)], task_bytes)
+    return [(0, -1)]
+
+
+def _group_ranges(sizes: list[int], task_bytes: int) -> list[tuple[int, int]]:
+    ranges, start, held = [], 0, 0
+    for group, size in enumerate(sizes):
+        if group > start and held + size > task_bytes:
+            ranges.append((start, group))
+            start, held = group, 0
+        held += size
+    return [*ranges, (start, len(sizes))] if sizes else [(0, -1)]
+
+
+def _parquet(entry: FileEntry) -> pq.ParquetFile | None:
+    """The footer of a Parquet file; None where it is damaged, which reading it will say."""
+    with open_input(entry.url, entry.size) as file:
+        try:
+            return pq.ParquetFile(file)
+        except StoreError:
+            raise
+        except (OSError, pa.ArrowException):
+            return None

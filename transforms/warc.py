@@ -1,0 +1,220 @@
+"""Read the response records of WARC files (ISO 28500), plain or gzipped, and decode their pages.
+
+The records are cut here and parsed by fastwarc, because its iterator ends without a word where a gzip member is cut short,
+lets a record with a wrong length swallow its neighbours, and (2.0.1, `auto_decode="all"`) loses three quarters of
+`web.warc.gz` after the first compressed body. Cutting costs about a third of its speed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .files import open_input
+from .inflate import MAGIC, Damage, Data, Event, MemberEnd, decompress
+from .pages import page_row
+from .rows import LARGEST_RECORD, RAW_BYTES, Piece, Rows
+from .step import Outcome
+
+HEADER_BYTES = 1 << 20
+_RECORD = re.compile(rb"WARC/\d\.\d+\r\n")
+_LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,18})[ \t]*\r?$")
+_NEXT = re.compile(rb"\nWARC/\d\.\d+\r\n")
+_RESPONSE = re.compile(rb"(?im)^warc-type:[ \t]*response[ \t]*\r?$")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One record as it lies in the file, or bytes that are none: then `error` says why."""
+
+    body: bytes
+    error: str | None = None
+
+
+def read_warc(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+    """Read a WARC file: a row for each response record and for each damaged place; `place` counts them."""
+    rows, place = Rows(piece), 0
+    with open_input(piece.url, piece.size) as file:
+        packed = file.read(3) == MAGIC["gzip"]
+        file.seek(0)
+        for frame in frames(decompress(file, "gzip" if packed else "none"), largest):
+            if frame.error is not None:
+                rows.quarantine(place, frame.error, frame.body)
+            elif _RESPONSE.search(frame.body, 0, frame.body.find(b"\r\n\r\n") + 2):
+                page_row(rows, place, frame.body, largest)
+            else:
+                continue
+            place += 1
+            if rows.full:
+                yield from rows.take()
+    yield from rows.take()
+
+
+def frames(events: Iterator[Event], largest: int) -> Iterator[Frame]:
+    """Cut records from a stream of events.
+
+    A record stands where its length says, if its end mark or the next record follows there. If not, its length is wrong:
+    what lies up to the next record, found by its first line or the start of a gzip member, is one bad frame. Damage falls
+    on the record that was being read, or is a frame of its own between records.
+    """
+    more = True
+    while more:
+        run = _Run(events)
+        held: Frame | None = None
+        start = end = 0
+        for start, end, frame in run.cut(largest):
+            if held is not None:
+                yield held
+            held = frame
+        more = run.damage is not None
+        open_member = run.marks[-1] if run.marks else 0
+        if held is not None and run.damage is not None and end > open_member:
+            yield Frame(held.body[:RAW_BYTES], run.damage.error)
+            continue
+        if held is not None:
+            yield held
+        if run.damage is not None:
+            yield Frame(run.damage.raw, run.damage.error)
+
+
+class _Run:
+    """The bytes up to the next damage, cut into frames. Places count from the run's first byte."""
+
+    def __init__(self, events: Iterator[Event]) -> None:
+        self._events = events
+        self._buffer = bytearray()
+        self._base = 0  # place of buffer[0]
+        self._ended = False
+        self.marks: list[int] = []  # places where gzip members end
+        self.damage: Damage | None = None
+
+    def cut(self, largest: int) -> Iterator[tuple[int, int, Frame]]:
+        """Yield (start, end, frame) until the run ends."""
+        while self._skip_line_ends():
+            start = self._base
+            error = self._fault(largest)
+            if error is None:
+                body = bytes(self._take(self._end))
+            else:
+                body = self._pass_over()
+            yield start, self._base, Frame(body, error)
+
+    def _fault(self, largest: int) -> str | None:
+        """Say why the bytes at the front are not a whole record; null sets `_end`, where the record ends."""
+        if not self._begins(0):
+            return "bytes between records that belong to none"
+        head = self._find_header_end()
+        if head < 0:
+            return f"the record's header does not end within {HEADER_BYTES} bytes"
+        length = _LENGTH.search(self._buffer, 0, head + 2)
+        if length is None:
+            return "the record does not say its length"
+        size = int(length[1])
+        if size > largest:
+            return f"the record is larger than {largest} bytes"
+        self._end = head + 4 + size
+        if not self._reach(head, self._end):
+            return f"the record is cut short: it has fewer than the {size} bytes that its header says"
+        return None if self._closes(self._end) else f"the record's length of {size} bytes does not lead to its end"
+
+    def _fill(self) -> bool:
+        """Take one more event; false where the run ends."""
+        if self._ended:
+            return False
+        event = next(self._events, None)
+        if isinstance(event, Data):
+            self._buffer += event.body
+        elif isinstance(event, MemberEnd):
+            self.marks.append(self._base + len(self._buffer))
+        else:
+            self.damage, self._ended = event, True
+        return not self._ended
+
+    def _need(self, size: int) -> bool:
+        """Fill until the buffer holds `size` bytes; false where the run ends before."""
+        while len(self._buffer) < size:
+            if not self._fill():
+                return False
+        return True
+
+    def _take(self, size: int) -> bytearray:
+        """Cut the first bytes off, and forget the marks that lie behind, but for the last."""
+        taken = self._buffer[:size]
+        del self._buffer[:size]
+        self._base += size
+        while len(self.marks) > 1 and self.marks[0] <= self._base:
+            del self.marks[0]
+        return taken
+
+    def _skip_line_ends(self) -> bool:
+        """Pass over the line ends behind a record; false at the end of the run."""
+        while True:
+            blank = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
+            self._take(blank)
+            if self._buffer:
+                return True
+            if not self._fill():
+                return False
+
+    def _begins(self, at: int) -> bool:
+        """Whether a record begins at buffer[at]."""
+        self._need(at + 16)
+        return _RECORD.match(self._buffer, at) is not None
+
+    def _find_header_end(self) -> int:
+        """Where the blank line behind the header stands; -1 where there is none."""
+        searched = 0
+        while (found := self._buffer.find(b"\r\n\r\n", searched)) < 0:
+            searched = max(len(self._buffer) - 3, 0)
+            if searched > HEADER_BYTES or not self._fill():
+                return -1
+        return found
+
+    def _reach(self, head: int, end: int) -> bool:
+        """Fill up to buffer[end]; false where the run ends, or another record begins with a new gzip member, before."""
+        while len(self._buffer) < end:
+            if not self._fill():
+                return False
+            at = self.marks[-1] - self._base if self.marks else -1
+            if head < at == len(self._buffer) < end and self._begins(at):
+                return False
+        return True
+
+    def _closes(self, end: int) -> bool:
+        """Whether a record ends at buffer[end]: its end mark, a member's end, the next record or the end follows."""
+        self._need(end + 4)
+        if self._buffer.startswith(b"\r\n\r\n", end):
+            self._need(end + 5)  # learn whether the member ends well
+            return True
+        at = end
+        while True:
+            while at < len(self._buffer) and self._buffer[at] in b"\r\n":
+                at += 1
+            if self.marks and self.marks[-1] - self._base in range(end, at + 1):
+                return True
+            if at < len(self._buffer):
+                return self._begins(at)
+            if not self._fill():
+                return not self._ended or at == len(self._buffer)
+
+    def _pass_over(self) -> bytes:
+        """Move to where the next record begins; give the first bytes passed over."""
+        passed = bytearray()
+        searched = 1
+        while True:
+            found = _NEXT.search(self._buffer, max(searched - 1, 0))
+            starts = [found.start() + 1] if found else []
+            starts += [mark - self._base for mark in self.marks if mark - self._base >= searched]
+            at = min((start for start in starts if self._begins(start)), default=-1)
+            if at >= 0:
+                passed += self._take(at)
+                return bytes(passed[:RAW_BYTES])
+            keep = len(self._buffer) - 16
+            if keep > searched:
+                passed += self._take(keep)[: RAW_BYTES]
+                del passed[RAW_BYTES:]
+                searched = 0
+            if not self._fill():
+                passed += self._take(len(self._buffer))
+                return bytes(passed[:RAW_BYTES])
