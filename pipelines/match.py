@@ -279,3 +279,12 @@ def npy_header(store: Store, name: str) -> int:
     """Count the bytes before an `.npy` object's data."""
     start = store.read(name, start=0, end=10)
     return 10 + int.from_bytes(start[8:10], "little")
+
+
+def warm_match(dedup: Dedup) -> None:
+    """Compile what matching needs, before workers start."""
+    texts = pa.array(["one two three four five six seven", "déjà vu", "one two three four five six seven"])
+    digests = content_digests(texts)
+    if dedup.minhash is not None:
+        dedup.minhash.digests(texts)
+    components(spanning_forest(link(digests, np.arange(3, dtype=np.uint64))))

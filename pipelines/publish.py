@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from .ledger import keyed
 from .recipe import Recipe, digest, step_fingerprint
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .survivors import RowGroup, Survivors
+from .vocabulary import local_copy
 
 GATHER_TOKENS = 1 << 22  # tokens moved at once when documents are put in order
 
@@ -89,7 +90,7 @@ class Publish:
     stage: Stage
     recipe: Recipe
     survivors: Survivors
-    tokenizer: str
+    tokenizer: tuple[Store, str]  # where the run keeps it
     vocabulary: Vocabulary
 
     def __call__(self, task: ShardTask) -> Iterator[tuple[str, bytes]]:
@@ -105,7 +106,7 @@ class Publish:
     def compute(self, task: ShardTask, folder: Path, meter: Meter) -> Receipt:
         """Read, drop, edit, encode, order, write."""
         spooled = Spool(folder / "tokens", self.vocabulary)
-        tokenizer = load_tokenizer(self.tokenizer)
+        tokenizer = load_tokenizer(local_copy(*self.tokenizer))
         accounts = []
         with Heartbeat(self.stage.run, task.key, "tokens") as heartbeat:
             for group in task.row_groups:
@@ -265,13 +266,16 @@ def put_shard(
     assert recipe.tokens is not None
     body = io.BytesIO()
     pq.write_table(documents, body, compression="zstd", row_group_size=1 << 16)
-    packs = [Pack(**asdict_pack(pack)) for pack in recipe.tokens.packs]
-    return write_shard(store, stream=stream, number=number, payload=payload, ends=ends, vocabulary=vocabulary, packs=packs, documents=body.getvalue())
+    return write_shard(
+        store, stream=stream, number=number, payload=payload, ends=ends, vocabulary=vocabulary, packs=pack_values(recipe),
+        documents=body.getvalue(),
+    )  # fmt: skip
 
 
-def asdict_pack(pack: Any) -> dict[str, Any]:
-    """Give a pack of the recipe as the fields of a pack of the format."""
-    return dict(pack.model_dump()) if hasattr(pack, "model_dump") else asdict(pack)
+def pack_values(recipe: Recipe) -> list[Pack]:
+    """Give the recipe's packs as the format knows them."""
+    assert recipe.tokens is not None
+    return [Pack(length=pack.length, policy=pack.policy) for pack in recipe.tokens.packs]
 
 
 def vocabulary_of(recipe: Recipe, path: str) -> Vocabulary:

@@ -1,39 +1,40 @@
 """Survey a run for its report: ledger and clusters read row group by row group into counts, samples and examples.
 
 Memory is bounded whatever the size of the run: one row group and samples of fixed size. What is sampled is chosen by a
-keyed hash of the id, so the same run gives the same page. A ledger of more than five million rows is read in part: whole
-part files, chosen by the hash of their content's name; counts on the page then come from the manifest, which is exact.
+keyed hash of the id, so the same run gives the same page. Of a ledger of more than five million rows a part is read: whole
+files, chosen by the hash of their names. The funnel is exact in any case: it comes from the manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
 from ..sharding.store import Store
 from ..transforms.schema import id_words
 from .ledger import LEDGER, SAMPLE_ONE_IN, keyed
+from .tables import PartFiles, RowGroup, parquet, read_parts, read_row, row_groups, row_values
 
 SURVEY_ROWS = 5_000_000
 SAMPLE_ROWS = 16_384  # values held of each score
 EXAMPLES = 3  # of each rule
-MOST_RULES = 200  # with examples
-MOST_ERRORS = 1_000  # told apart; what comes later is counted as one
+MOST_RULES = 200  # that have examples
+MOST_ERRORS = 1_000  # told apart; the rest is counted as one
 PLACES = 5  # of each error
 CLUSTERS = 12
 MEMBERS = 4  # dropped copies named of each cluster
-#: Edges of length classes, half an octave each: 0, 1, 1.4, 2, … 2^31 bytes.
-LENGTH_EDGES = np.array([0, *(round(2 ** (half / 2)) for half in range(2, 63))], np.int64)
+#: Edges of length classes, half an octave each: 0, 1, 2, 3, 4, 6, 8, 11, … 2^31 bytes.
+LENGTH_EDGES = np.unique([0, 1, *(round(2 ** (half / 2)) for half in range(2, 63))]).astype(np.int64)
 OTHER_ERRORS = "other errors"
-_NOT_READ = {"text", "raw", "stream", "source_id"}
+_COLUMNS = [name for name in LEDGER.names if name not in ("text", "raw", "stream", "source_id")]
+_SHOWN = ("id", "source", "path", "place", "url", "language", "bytes")
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,18 @@ class Record:
     scores: Mapping[str, float] = field(default_factory=dict)
     text: str | None = None
 
+    @property
+    def where(self) -> str:
+        """Name the record by its place in the input, as a recipe's `quarantine` does."""
+        return f"{self.source}/{self.path}#{self.place}"
+
 
 @dataclass
 class ErrorGroup:
     """Quarantined records that failed alike."""
 
     documents: int = 0
-    places: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
 
 @dataclass
@@ -78,7 +84,7 @@ class Survey:
     parts_read: int = 0
     rows_read: int = 0
     lengths: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # fate → documents in each length class
-    scored: dict[str, int] = field(default_factory=dict)
+    scored: dict[str, int] = field(default_factory=dict)  # rows that have the score
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     examples: dict[str, list[Record]] = field(default_factory=dict)
     errors: dict[str, ErrorGroup] = field(default_factory=dict)
@@ -87,66 +93,168 @@ class Survey:
     found: dict[bytes, Record] = field(default_factory=dict)  # records of the clusters shown, by id
 
 
-def survey(store: Store, manifest: Mapping[str, Any]) -> Survey:
+def survey(run: Store, manifest: Mapping[str, Any]) -> Survey:
     """Read what a run's report needs from its tables. A table that the run did not write leaves its part empty."""
-    made, tables = Survey(), manifest.get("tables") or {}
-    parts = read_parts(store, tables.get("parts"))
-    if tables.get("clusters"):
-        _Clusters(made).read(store, tables["clusters"])
-        for cluster in made.clusters:
-            cluster.text = _text_of(store, parts, *cluster.members[0][1:])
-    wanted = {name for cluster in made.clusters for name in (cluster.kept, *(member[0] for member in cluster.members))}
+    tables, rejected_text = manifest.get("tables") or {}, (manifest.get("recipe") or {}).get("rejected_text", "sample")
+    made, parts = Survey(), read_parts(run, tables.get("parts"))
     made.parts = len(parts)
-    ledger = _Ledger(made, wanted, str((manifest.get("recipe") or {}).get("rejected_text", "sample")))
-    for part in chosen_parts(parts):
+    if tables.get("clusters"):
+        survey_clusters(run, tables["clusters"], parts, made)
+    wanted = {name for cluster in made.clusters for name in (cluster.kept, *(member[0] for member in cluster.members))}
+    ledger = LedgerSurvey(made, wanted, rejected_text)
+    for part in sorted(parts.values(), key=lambda part: xxhash.xxh3_128_digest(part.ledger.encode())):
+        if made.rows_read >= SURVEY_ROWS:
+            break
         made.parts_read += 1
-        for file, rows, group in row_groups(store, part["ledger"], skip=_NOT_READ):
-            ledger.add(rows, lambda file=file, group=group: file.read_row_group(group, columns=["text"]).column("text"))
+        with parquet(run, part.ledger) as file:
+            scores = [item.name for item in file.schema_arrow if item.name not in LEDGER.names and is_number(item.type)]
+            for number in range(file.num_row_groups):
+                ledger.add(RowGroup(file, number), scores)
     ledger.finish()
     return made
 
 
-def read_parts(store: Store, name: str | None) -> dict[int, dict[str, Any]]:
-    """Read the table of parts, by part number; `documents` and `ledger` are names of objects of the run."""
-    if not name:
-        return {}
-    folder = name.rpartition("/")[0]
-    with store.open(name) as file:
-        rows = pq.read_table(file).to_pylist()
-    return {
-        row["part"]: {**row, "documents": f"{folder}/{row['documents_object']}", "ledger": f"{folder}/{row['ledger_object']}"}
-        for row in rows
-    }
+def is_number(kind: pa.DataType) -> bool:
+    """Say whether a column's values can stand on an axis."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def chosen_parts(parts: Mapping[int, Mapping[str, Any]], most: int | None = None) -> list[Mapping[str, Any]]:
-    """Choose whole parts up to five million kept documents, by the hash of their names; give them in order."""
-    chosen: list[int] = []
-    left = SURVEY_ROWS if most is None else most
-    for number in sorted(parts, key=lambda number: xxhash.xxh3_64_intdigest(parts[number]["ledger"].encode())):
-        if left <= 0:
-            break
-        left -= int(parts[number].get("ledger_rows") or parts[number].get("documents_in") or _rows(parts[number]))
-        chosen.append(number)
-    return [parts[number] for number in sorted(chosen)]
+class LedgerSurvey:
+    """Count and sample the ledger, one row group after another; neither their order nor their cut decides what is chosen."""
+
+    def __init__(self, made: Survey, wanted: set[bytes], rejected_text: str) -> None:
+        self.made, self.rejected_text = made, rejected_text
+        self.wanted = pa.array(sorted(wanted), pa.binary(16))
+        self._scores: dict[str, tuple[NDArray[np.uint64], NDArray[np.float64]]] = {}
+        self._examples: dict[str, list[tuple[int, Record]]] = {}
+
+    def add(self, group: RowGroup, scores: Sequence[str]) -> None:
+        """Take a row group into the account."""
+        if not group.rows:
+            return
+        rows = group.read([*_COLUMNS, *scores])
+        ids = rows.column("id").combine_chunks()
+        ranks = keyed(ids, "report")
+        self.made.rows_read += len(rows)
+        self._lengths(rows)
+        for name in scores:
+            self._sample(name, rows.column(name), ranks)
+        self._reject(rows, group, scores, ids, ranks)
+        self._quarantine(rows)
+        if len(self.wanted):
+            for row in np.flatnonzero(pc.is_in(ids, self.wanted).to_numpy(zero_copy_only=False)).tolist():
+                self.made.found[ids[row].as_py()] = record(rows, row, ())
+
+    def finish(self) -> None:
+        """Hand over what was sampled."""
+        self.made.scores = {name: values for name, (_, values) in self._scores.items()}
+        self.made.examples = {rule: [example for _, example in held] for rule, held in self._examples.items()}
+        for group in self.made.errors.values():
+            group.records.sort(key=_by_place)
+
+    def _lengths(self, rows: pa.Table) -> None:
+        """Count lengths of texts by fate; what the reader dropped had no text yet."""
+        sizes, steps = rows.column("bytes").to_numpy(), rows.column("step").to_numpy()
+        for fate in ("kept", "rejected"):
+            chosen = (steps >= 0) | (fate == "kept")
+            chosen &= pc.equal(rows.column("fate"), fate).to_numpy()
+            classes = np.searchsorted(LENGTH_EDGES, sizes[chosen], side="right") - 1
+            counts = np.bincount(classes, minlength=len(LENGTH_EDGES))
+            self.made.lengths[fate] = self.made.lengths.get(fate, 0) + counts
+
+    def _sample(self, name: str, column: pa.ChunkedArray, ranks: NDArray[np.uint64]) -> None:
+        """Hold the values of the 16,384 rows of smallest rank that have this score."""
+        values = column.cast(pa.float64(), safe=False).to_numpy()
+        fine = np.isfinite(values)
+        self.made.scored[name] = self.made.scored.get(name, 0) + int(fine.sum())
+        old_ranks, old = self._scores.get(name, (np.zeros(0, np.uint64), np.zeros(0)))
+        ranks, values = np.concatenate([old_ranks, ranks[fine]]), np.concatenate([old, values[fine]])
+        order = np.argsort(ranks, kind="stable")[:SAMPLE_ROWS]
+        self._scores[name] = ranks[order], values[order]
+
+    def _reject(
+        self, rows: pa.Table, group: RowGroup, scores: Sequence[str], ids: pa.Array, ranks: NDArray[np.uint64]
+    ) -> None:
+        """Hold three examples of each rule: those whose text the ledger has before the others, then by rank."""
+        texts = {"all": np.ones(len(rows), bool), "none": np.zeros(len(rows), bool)}.get(self.rejected_text)
+        if texts is None:
+            texts = keyed(ids, "rejected text") % np.uint64(SAMPLE_ONE_IN) == 0
+        order = (ranks >> np.uint64(1)) | (np.uint64(1) << np.uint64(63)) * ~texts
+        rules = pc.if_else(pc.equal(rows.column("fate"), "rejected"), rows.column("rule"), None).combine_chunks().dictionary_encode()
+        codes = rules.indices.fill_null(-1).to_numpy()
+        text: pa.Table | None = None
+        for code, rule in enumerate(rules.dictionary.to_pylist()):
+            if rule not in self._examples and len(self._examples) >= MOST_RULES:
+                continue
+            held = self._examples.setdefault(rule, [])
+            (mine,) = np.nonzero(codes == code)
+            for row in mine[np.argsort(order[mine], kind="stable")[:EXAMPLES]].tolist():
+                if len(held) == EXAMPLES and int(order[row]) >= held[-1][0]:
+                    break
+                if texts[row] and text is None:
+                    text = group.read(["text"])
+                held.append((int(order[row]), record(rows, row, scores, text)))
+                held.sort(key=lambda item: (item[0], item[1].id))
+                del held[EXAMPLES:]
+
+    def _quarantine(self, rows: pa.Table) -> None:
+        """Count quarantined records by error, with the first places of each."""
+        chosen = np.flatnonzero(pc.equal(rows.column("fate"), "quarantined").to_numpy())
+        for row in chosen.tolist():
+            found = record(rows, row, ())
+            error = row_values(rows.select(["error"]), row)["error"] or "no error recorded"
+            if error not in self.made.errors and len(self.made.errors) >= MOST_ERRORS:
+                error = OTHER_ERRORS
+            group = self.made.errors.setdefault(error, ErrorGroup())
+            group.documents += 1
+            group.records.append(found)
+            if len(group.records) > 4 * PLACES:
+                group.records = sorted(group.records, key=_by_place)[:PLACES]
 
 
-def _rows(part: Mapping[str, Any]) -> int:
-    return max(1, int(part.get("rows") or 1))
+def _by_place(item: Record) -> tuple[str, str, int]:
+    return item.source, item.path, item.place
 
 
-def row_groups(store: Store, name: str, skip: Iterable[str] = (), only: Iterable[str] = ()) -> Iterator[tuple[Any, pa.Table, int]]:
-    """Give a Parquet object's row groups one by one: (file, rows, number)."""
-    with store.open(name) as handle:
-        file = pq.ParquetFile(handle)
-        names = list(only) or [column for column in file.schema_arrow.names if column not in set(skip)]
-        for group in range(file.num_row_groups):
-            yield file, file.read_row_group(group, columns=names), group
+def record(rows: pa.Table, row: int, scores: Sequence[str], text: pa.Table | None = None) -> Record:
+    """Take one row out of a ledger's row group."""
+    values = row_values(rows.select([*_SHOWN, *scores]), row)
+    return Record(
+        values["id"].hex(), *(values[name] for name in _SHOWN[1:]),
+        scores={name: values[name] for name in scores if values[name] is not None},
+        text=row_values(text, row)["text"] if text is not None else None,
+    )  # fmt: skip
 
 
-def words(value: Any) -> str | None:
-    """Give a string scalar as text; bytes that are not UTF-8 show as replacement characters, null as None."""
-    if not value.is_valid:
-        return None
-    buffer = value.as_buffer()
-    return bytes(buffer).decode("utf-8", "replace") if buffer is not None else ""
+def survey_clusters(run: Store, name: str, parts: Mapping[int, PartFiles], made: Survey) -> None:
+    """Find the largest clusters, some members of each, and the text of one; count clusters by size."""
+    rows_of_size: dict[int, int] = {}
+    held: dict[bytes, Cluster] = {}
+    for rows, _ in row_groups(run, name, ["id", "kept_id", "cluster", "cluster_size", "part", "row"]):
+        sizes = rows.column("cluster_size").to_numpy()
+        for size, count in zip(*(part.tolist() for part in np.unique(sizes, return_counts=True)), strict=True):
+            rows_of_size[size] = rows_of_size.get(size, 0) + count
+        smallest = sorted((cluster.size for cluster in held.values()), reverse=True)[CLUSTERS - 1 : CLUSTERS]
+        (fit,) = np.nonzero(sizes >= (smallest[0] if smallest else 0))
+        for row in _largest(rows, fit, sizes).tolist():
+            values = row_values(rows, row)
+            cluster = held.setdefault(values["cluster"], Cluster(values["cluster_size"], values["cluster"], values["kept_id"], []))
+            cluster.members = sorted([*cluster.members, (values["id"], values["part"], values["row"])])[:MEMBERS]
+        best = sorted(held.values(), key=lambda cluster: (-cluster.size, cluster.cluster))[:CLUSTERS]
+        held = {cluster.cluster: cluster for cluster in best}
+    made.cluster_sizes = {size: round(count / max(1, size - 1)) for size, count in sorted(rows_of_size.items())}
+    made.clusters = list(held.values())
+    for cluster in made.clusters:
+        _, part, row = cluster.members[0]
+        cluster.text = read_row(run, parts[part].documents, row, ["text"])["text"] if part in parts else None
+
+
+def _largest(rows: pa.Table, fit: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Choose, of a row group's rows, up to four of each of its twelve largest clusters, smallest ids first."""
+    cluster, own = (id_words(rows.column(name).combine_chunks())[fit].byteswap() for name in ("cluster", "id"))
+    order = np.lexsort((own[:, 1], own[:, 0], cluster[:, 1], cluster[:, 0], -sizes[fit]))
+    runs = np.any(np.diff(cluster[order], axis=0, prepend=~cluster[order][:1]) != 0, axis=1)
+    numbers = np.cumsum(runs) - 1
+    (starts,) = np.nonzero(runs)
+    within = np.arange(len(order)) - starts[numbers] if len(order) else np.zeros(0, np.int64)
+    return fit[order[(numbers < CLUSTERS) & (within < MEMBERS)]]

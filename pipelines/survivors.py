@@ -15,7 +15,7 @@ from ..sharding.store import Store
 from ..transforms.schema import id_sum
 from ..transforms.step import Step
 from .ingest import apply_step
-from .match import get_array, removals
+from .match import removals
 from .recipe import step_kind
 from .stage import Receipt
 
@@ -81,6 +81,3 @@ def _removed(store: Store, clusters: tuple[tuple[str, Any], ...], part: int) -> 
 def receipt_items(receipt: Receipt | None) -> tuple[tuple[str, Any], ...]:
     """Give the part of a receipt that names the removal list as a hashable value."""
     return tuple((name, receipt[name]) for name in ("removals", "bounds")) if receipt else ()
-
-
-__all__ = ["RowGroup", "Survivors", "get_array", "receipt_items"]

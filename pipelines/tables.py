@@ -1,0 +1,95 @@
+"""Read a run's Parquet tables back, row group by row group, for its report and for tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .. import CorruptDataError
+from ..sharding.store import Store
+
+
+class PartFiles(NamedTuple):
+    """What one ingest task wrote, named from the run's root."""
+
+    part: int
+    source: str
+    path: str  # of its first file
+    documents: str
+    ledger: str
+
+
+def read_parts(run: Store, name: str | None) -> dict[int, PartFiles]:
+    """Read the table of parts, by part number; none where the run has no such table."""
+    if not name:
+        return {}
+    folder = name.rpartition("/")[0]
+    columns = ["part", "source", "path", "documents_object", "ledger_object"]
+    made = {}
+    for rows, _ in row_groups(run, name, columns):
+        for part, source, path, documents, ledger in zip(*(rows.column(column).to_pylist() for column in columns), strict=True):
+            made[part] = PartFiles(part, source, path, f"{folder}/{documents}", f"{folder}/{ledger}")
+    return made
+
+
+class RowGroup:
+    """One row group of an open Parquet object, whose columns are read when they are asked for."""
+
+    def __init__(self, file: pq.ParquetFile, number: int) -> None:
+        self._file, self._number = file, number
+        self.rows = int(file.metadata.row_group(number).num_rows)
+
+    def read(self, columns: Iterable[str]) -> pa.Table:
+        """Read some columns, each as one chunk."""
+        return self._file.read_row_group(self._number, columns=list(columns)).combine_chunks()
+
+
+@contextmanager
+def parquet(run: Store, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet object."""
+    with run.open(name) as handle:
+        try:
+            yield pq.ParquetFile(handle)
+        except pa.ArrowInvalid as error:
+            raise CorruptDataError(f"{run.url}/{name} cannot be read as Parquet: {error}") from error
+
+
+def row_groups(run: Store, name: str, columns: Iterable[str]) -> Iterator[tuple[pa.Table, RowGroup]]:
+    """Give the row groups of a Parquet object one by one: the columns asked for, and a way to the others."""
+    with parquet(run, name) as file:
+        held = set(file.schema_arrow.names)
+        wanted = [column for column in columns if column in held]
+        for number in range(file.num_row_groups):
+            group = RowGroup(file, number)
+            yield group.read(wanted), group
+
+
+def read_row(run: Store, name: str, row: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
+    """Read one row of a Parquet object by its number; IndexError where it has none."""
+    with parquet(run, name) as file:
+        first = 0
+        for number in range(file.num_row_groups):
+            rows = file.metadata.row_group(number).num_rows
+            if first <= row < first + rows:
+                names = [column for column in columns or file.schema_arrow.names if column in file.schema_arrow.names]
+                return row_values(file.read_row_group(number, columns=names), row - first)
+            first += rows
+    raise IndexError(f"{name} has {first} rows, none of number {row}")
+
+
+def row_values(rows: pa.Table, row: int) -> dict[str, Any]:
+    """Give a row as plain values."""
+    return {name: value(rows.column(name)[row]) for name in rows.column_names}
+
+
+def value(scalar: Any) -> Any:
+    """Give a scalar as a plain value; a string whose bytes are not UTF-8 keeps the rest of its text."""
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
+        return (scalar.as_buffer() or b"").to_pybytes().decode("utf-8", "replace")
+    return scalar.as_py()
