@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fsspec
@@ -11,6 +12,7 @@ import numpy as np
 
 from .. import InputError, RequestError
 from ..sharding.store import Store
+from ..tokenizer import load_tokenizer
 from ..tokenizer.train import train_sentencepiece
 from ..transforms.schema import id_words
 from .ledger import keyed
@@ -112,3 +114,17 @@ def local_copy(store: Store, name: str) -> str:
         (folder / Path(name).name).write_bytes(store.read(name))
         _copies[store.url, name] = str(folder / Path(name).name)
     return _copies[store.url, name]
+
+
+def run_tokenizer(directory: str) -> Callable[[Sequence[int]], str]:
+    """Give the decoder of a run's own tokenizer."""
+    run = Store(directory)
+    try:
+        stage = json.loads(run.read("manifest.json"))["stages"]["tokenizer"]
+    except FileNotFoundError as error:
+        raise RequestError(f"{directory} holds no finished run: there is no manifest.json") from error
+    if stage is None:
+        raise RequestError(f"{directory} holds no tokens: its recipe asked for text alone")
+    store = run.child(f"tokenizer/{stage}")
+    made = json.loads(store.read("receipts/tokenizer.json"))
+    return load_tokenizer(local_copy(store, made["file"])).decode

@@ -1,0 +1,296 @@
+"""The command line: it parses, calls, prints. Everything heavy is imported by the command that needs it.
+
+Exit codes: 0 done; 1 the run failed; 2 the request is wrong. Errors are one sentence on stderr; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import PenstockError, RequestError, __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; give its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, beam_options = split_options(words)
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    arguments.beam_options = beam_options
+    if arguments.command is None:
+        parser.print_help()
+        return 2
+    return guarded(arguments.call, arguments)
+
+
+def guarded(call: Callable[[Any], int], arguments: Any) -> int:
+    """Call a command; turn its errors into one sentence and an exit code."""
+    try:
+        return call(arguments)
+    except KeyboardInterrupt:
+        print("penstock: interrupted; what is committed is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except (PenstockError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"penstock: {sentence(error)}", file=sys.stderr)
+        wrong = isinstance(error, (RequestError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError))
+        return 2 if wrong else 1
+
+
+def sentence(error: BaseException) -> str:
+    """Say an error in one line."""
+    if isinstance(error, OSError) and not isinstance(error, PenstockError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"no space left on the disk of {error.filename or 'the scratch folder'}; make room (TMPDIR moves the scratch folder) and run again"
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return " ".join(str(error).split())
+
+
+def split_options(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Part the words after `--`, which are Beam's."""
+    if "--" not in words:
+        return words, ()
+    at = words.index("--")
+    return words[:at], tuple(words[at + 1 :])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the commands."""
+    parser = argparse.ArgumentParser(prog="penstock", description="From web archives to packed token shards to GPU workers.")
+    parser.add_argument("--version", action="version", version=f"penstock {__version__}")
+    parser.set_defaults(command=None, debug=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    add_run(commands)
+    add_dedup(commands)
+    add_tokenizer(commands)
+    add_tools(commands)
+    add_trace(commands)
+    return parser
+
+
+def add_command(commands: Any, name: str, call: Callable[[Any], int], text: str) -> argparse.ArgumentParser:
+    """Add one command."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(call=call)
+    return parser
+
+
+def add_runner(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a job runs."""
+    parser.add_argument("--runner", default="local", help="local (default), spark, flink, dataflow, or a Beam runner's name")
+    parser.add_argument("--workers", type=int, metavar="N", help="local worker processes; one a core by default")
+    parser.add_argument("--spark-master", metavar="URL", help="master for a job server that penstock starts; local[*] by default")
+    parser.add_argument("--job-endpoint", metavar="HOST:PORT", help="a Beam job server that already runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def add_run(commands: Any) -> None:
+    """`penstock run`."""
+    parser = add_command(commands, "run", run_command, "run a recipe, or what is missing of it; Beam's own options after --")
+    parser.add_argument("recipe", metavar="RECIPE.yaml")
+    parser.add_argument("--input", action="append", default=[], metavar="[NAME=]GLOB", help="in the place of the recipe's inputs; may be repeated")
+    parser.add_argument("--output", metavar="DIR", help="folder or URL of the run; runs/<name> by default")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change one field of the recipe, steps.2.minimum=0.7")
+    add_runner(parser)
+
+
+def add_dedup(commands: Any) -> None:
+    """`penstock dedup`."""
+    parser = add_command(commands, "dedup", dedup_command, "deduplicate Parquet, JSON lines or any supported input")
+    parser.add_argument("--input", action="append", required=True, metavar="[NAME=]GLOB")
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--exact", action="store_true", help="whole contents only, no MinHash")
+    parser.add_argument("--bands", type=int, default=14)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--ngram", type=int, default=5, help="words in a shingle")
+    parser.add_argument("--keep", default="smallest_id", choices=("smallest_id", "longest"))
+    parser.add_argument("--text-field", default="text")
+    parser.add_argument("--id-field", help="the column of your own ids; kept as source_id")
+    parser.add_argument("--format", choices=("parquet", "jsonl"), help="of the survivors; the input's by default")
+    add_runner(parser)
+
+
+def add_tokenizer(commands: Any) -> None:
+    """`penstock tokenizer`."""
+    parser = add_command(commands, "tokenizer", tokenizer_command, "train a vocabulary from text, or show one")
+    actions = parser.add_subparsers(dest="action", metavar="train|info", required=True)
+    train = actions.add_parser("train", help="train a SentencePiece vocabulary; the same bytes on every run")
+    train.add_argument("--input", action="append", required=True, metavar="GLOB")
+    train.add_argument("--output", required=True, metavar="FILE.model")
+    train.add_argument("--vocab-size", type=int, default=8000)
+    train.add_argument("--model-type", choices=("bpe", "unigram"), default="bpe")
+    train.add_argument("--text-field", default="text")
+    info = actions.add_parser("info", help="show a vocabulary and its fingerprint")
+    info.add_argument("path", metavar="FILE")
+
+
+def add_tools(commands: Any) -> None:
+    """`penstock inspect | verify | cat | report`."""
+    inspect = add_command(commands, "inspect", inspect_command, "show what a run's token files hold")
+    inspect.add_argument("dir", metavar="DIR")
+    verify = add_command(commands, "verify", verify_command, "check every checksum and count of a run's token files")
+    verify.add_argument("dir", metavar="DIR")
+    cat = add_command(commands, "cat", cat_command, "print documents back from the token files, as JSON lines")
+    cat.add_argument("dir", metavar="DIR")
+    cat.add_argument("--stream", help="of this stream only, e.g. train or validation")
+    cat.add_argument("--shard", type=int, metavar="N", help="of the N-th shard of the manifest only")
+    cat.add_argument("--limit", type=int, default=10, help="documents; 10 by default, 0 for all")
+    report = add_command(commands, "report", report_command, "print a run's funnel and write its page anew")
+    report.add_argument("dir", metavar="DIR")
+
+
+def add_trace(commands: Any) -> None:
+    """`penstock trace`."""
+    parser = add_command(commands, "trace", trace_command, "from a training step or a row to documents and decisions; from a URL to its fate")
+    parser.add_argument("dir", metavar="DIR")
+    parser.add_argument("--state", metavar="FILE", help="a loader's state, as JSON")
+    parser.add_argument("--step", type=int)
+    parser.add_argument("--rank", type=int)
+    parser.add_argument("--world-size", type=int)
+    parser.add_argument("--shard", type=int, metavar="N")
+    parser.add_argument("--row", type=int, metavar="I")
+    parser.add_argument("--pack")
+    parser.add_argument("--url", metavar="PATTERN", help="a part of a URL, or a glob")
+    parser.add_argument("--json", action="store_true")
+
+
+def runner_options(arguments: Any) -> Any:
+    """Gather the options that say where a job runs."""
+    from .runners import RunnerOptions
+
+    return RunnerOptions(
+        runner=arguments.runner, workers=arguments.workers, spark_master=arguments.spark_master,
+        job_endpoint=arguments.job_endpoint, beam_options=arguments.beam_options,
+    )  # fmt: skip
+
+
+def run_command(arguments: Any) -> int:
+    """Run a recipe."""
+    from .recipe import Recipe
+    from .run import run
+
+    recipe = Recipe.from_yaml(arguments.recipe, arguments.set, arguments.input)
+    output = arguments.output or f"runs/{recipe.name}"
+    manifest = run(recipe, output, options=runner_options(arguments), quiet=arguments.quiet)
+    closing(output, manifest)
+    return 0
+
+
+def dedup_command(arguments: Any) -> int:
+    """Deduplicate."""
+    from .dedup import dedup_recipe
+    from .run import run
+
+    recipe = dedup_recipe(
+        arguments.input, exact_only=arguments.exact, bands=arguments.bands, rows=arguments.rows, ngram=arguments.ngram,
+        keep=arguments.keep, text_field=arguments.text_field, id_field=arguments.id_field, output_format=arguments.format,
+    )  # fmt: skip
+    manifest = run(recipe, arguments.output, options=runner_options(arguments), quiet=arguments.quiet)
+    closing(arguments.output, manifest)
+    return 0
+
+
+def closing(output: str, manifest: dict[str, Any]) -> None:
+    """Print the funnel, where things lie, and what to do next."""
+    from .report import funnel_table
+
+    print(funnel_table(manifest))
+    print()
+    if manifest["tables"]["clusters"]:
+        print(f"duplicates     {output}/{manifest['tables']['clusters']}")
+    if manifest["stages"]["text"]:
+        print(f"text           {output}/text/{manifest['stages']['text']}/data/")
+    if manifest["tokens_sha256"]:
+        print(f"tokens         {output}/tokens/{manifest['stages']['tokens']}/")
+        print(f"tokens_sha256  {manifest['tokens_sha256']}")
+    print(f"report         {output}/report.html")
+    print()
+    if manifest["tokens_sha256"]:
+        print(f"next: penstock verify {output}    then: penstock cat {output} --limit 3")
+    else:
+        print(f"next: open {output}/report.html")
+
+
+def tokenizer_command(arguments: Any) -> int:
+    """Train a vocabulary, or show one."""
+    from ..tokenizer.train import describe
+
+    if arguments.action == "info":
+        print(json.dumps(describe(arguments.path), indent=1, ensure_ascii=False))
+        return 0
+    from .dedup import texts_of
+
+    from ..tokenizer.train import train_sentencepiece  # isort: skip
+
+    target = Path(arguments.output)
+    if not target.parent.is_dir():
+        raise RequestError(f"--output {target}: the folder {target.parent} is not there")
+    texts = texts_of(arguments.input, arguments.text_field)
+    target.write_bytes(train_sentencepiece(texts, arguments.vocab_size, model_type=arguments.model_type))
+    print(json.dumps(describe(str(target)), indent=1, ensure_ascii=False))
+    return 0
+
+
+def inspect_command(arguments: Any) -> int:
+    """Show what token files hold."""
+    from ..sharding.tools import inspect
+
+    print(json.dumps(inspect(arguments.dir), indent=1, ensure_ascii=False))
+    return 0
+
+
+def verify_command(arguments: Any) -> int:
+    """Check token files."""
+    from ..sharding.tools import verify
+
+    report = verify(arguments.dir)
+    print(json.dumps(report, indent=1, ensure_ascii=False))
+    return 0
+
+
+def cat_command(arguments: Any) -> int:
+    """Print documents back."""
+    from ..sharding.tools import cat
+    from .vocabulary import run_tokenizer
+
+    decode = run_tokenizer(arguments.dir)
+    for document in cat(arguments.dir, stream=arguments.stream, shard=arguments.shard, limit=arguments.limit or None, decode=decode):
+        print(json.dumps(document, ensure_ascii=False, default=str))
+    return 0
+
+
+def report_command(arguments: Any) -> int:
+    """Print the funnel and write the page."""
+    from ..sharding.store import Store
+    from .report import funnel_table, write_report
+
+    store = Store(arguments.dir)
+    try:
+        manifest = json.loads(store.read("manifest.json"))
+    except FileNotFoundError as error:
+        raise RequestError(f"{arguments.dir} holds no finished run: there is no manifest.json") from error
+    print(funnel_table(manifest))
+    write_report(store, manifest)
+    print(f"\nreport         {arguments.dir}/report.html")
+    return 0
+
+
+def trace_command(arguments: Any) -> int:
+    """Trace a step, a row or a URL."""
+    from . import trace
+
+    return int(trace.command(arguments))
