@@ -34,6 +34,8 @@ EXTENSIONS = {
     ".txt": "text",
     ".pq": "parquet",
 }
+#: Where stores tell a file's version, the best first.
+_MARKS = ("ETag", "etag", "md5Hash", "content_md5", "generation", "LastModified", "last_modified", "mtime", "created")
 _WILD = re.compile(r"[*?\[]")
 _TEMPORARY = re.compile(
     r"\..*|_temporary|_SUCCESS|_(common_)?metadata|_(committed|started)_.*|.*(\.(tmp|temp|part|partial|crdownload|swp)|~)"
@@ -42,7 +44,7 @@ _TEMPORARY = re.compile(
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One input file: where it lies, its path below the input's root ('/' separators), its bytes, and what marks a change."""
+    """One input file: where it lies, its path below the input's root ('/' separators), its size, its version mark."""
 
     url: str
     path: str
@@ -60,14 +62,14 @@ def detect_format(path: str) -> str:
         if name.endswith(extension):
             return kind
     known = ", ".join(sorted(EXTENSIONS))
-    raise InputError(f"{path!r} has no extension that says its format; name the format, or the file with one of {known}")
+    raise InputError(f"{path!r} has no extension that says its format; give the format, or use one of {known}")
 
 
 def list_files(pattern: str) -> list[FileEntry]:
     """List the files that a path, folder, glob (`*`, `?`, `[…]`, `**`) or fsspec URL means, sorted by path.
 
-    A folder is searched below and gives the files with a known extension. Hidden and temporary files are left out unless
-    named outright. Raises InputError where nothing matches, or something may not be read.
+    A folder is searched below and gives the files with a known extension. Hidden and temporary files are left out
+    unless named outright. Raises InputError where nothing matches, or something may not be read.
     """
     if "::" in pattern:
         raise InputError(f"{pattern!r} chains file systems, which is not supported; give one path or URL")
@@ -104,7 +106,7 @@ def _local_path(url: str) -> str | None:
 
 
 def _open_local(url: str) -> tuple[BinaryIO, int]:
-    file = Path(cast(str, _local_path(url))).open("rb", buffering=0)
+    file = Path(cast(str, _local_path(url))).open("rb", buffering=0)  # noqa: SIM115 - the caller closes it
     return cast(BinaryIO, file), os.fstat(file.fileno()).st_size
 
 
@@ -199,7 +201,7 @@ def _translate(glob: str) -> str:
 
 
 def _wanted(path: str, match: re.Pattern[str] | None) -> bool:
-    """Whether a path below the root is an input: no hidden or temporary part, and the glob or a known extension fits."""
+    """Whether a path below the root is an input: nothing hidden or temporary, and the glob or an extension fits."""
     if any(_TEMPORARY.fullmatch(part) for part in path.split("/")):
         return False
     return bool(match.match(path)) if match else path.lower().endswith(tuple(EXTENSIONS))
@@ -261,6 +263,5 @@ def _list_store(pattern: str) -> list[FileEntry]:
 
 
 def _store_entry(fs: Any, name: str, info: dict[str, Any], below: str) -> FileEntry:
-    marks = ("ETag", "etag", "md5Hash", "content_md5", "generation", "LastModified", "last_modified", "mtime", "created")
-    etag = next((str(info[mark]) for mark in marks if info.get(mark)), "")
+    etag = next((str(info[mark]) for mark in _MARKS if info.get(mark)), "")
     return FileEntry(str(fs.unstrip_protocol(name)), below, int(info["size"]), etag.strip('"'))

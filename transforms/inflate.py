@@ -6,12 +6,14 @@ that no file makes a chunk of more than about 32 MiB, whatever it claims.
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 import zstandard
+from fastwarc.stream_io import BrotliReader
 
 from .rows import LARGEST_RECORD, RAW_BYTES
 
@@ -139,8 +141,8 @@ def _member(source: _Source, codec: str) -> Iterator[Event]:
 def inflate_body(body: bytes, coding: str, largest: int = LARGEST_RECORD) -> bytes:
     """Undo one HTTP content coding (gzip, deflate, br, zstd).
 
-    A body that is labelled so but was stored decoded, as many crawlers do, is given back as it is. Raises ValueError, in
-    words, for a coding that is not known, a body that is damaged or cut, or one beyond `largest` bytes.
+    A body that is labelled so but was stored decoded, as many crawlers do, is given back as it is. Raises ValueError,
+    in words, for a coding that is not known, a body that is damaged or cut, or one beyond `largest` bytes.
     """
     if coding in ("", "identity", "none") or not body:
         return body
@@ -184,10 +186,6 @@ def _undeflate(body: bytes, most: int) -> bytes:
 
 
 def _unbrotli(body: bytes, most: int) -> bytes:
-    import io
-
-    from fastwarc.stream_io import BrotliReader
-
     reader = BrotliReader(io.BytesIO(body))
     out = bytearray()
     while len(out) < most and (part := reader.read(min(BLOCK, most - len(out)))):

@@ -15,7 +15,7 @@ _HTML = ("text/html", "application/xhtml+xml")
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9_.:-]+)""")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_LOOKS_HTML = re.compile(rb"\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html|head|body|title|meta)", re.IGNORECASE | re.DOTALL)
+_LOOKS_HTML = re.compile(rb"(?is)\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html|head|body|title|meta)")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
@@ -132,12 +132,12 @@ def decode_page(page: bytes, charset: str | None) -> tuple[str, str]:
         own = "utf-8"
     tried: list[str] = []
     for label in (charset, own, "utf-8", detect_encoding(page, from_html_meta=False)):
-        name = _codec(label)
-        if name is None or name in tried:
+        codec = _codec(label)
+        if codec is None or codec in tried:
             continue
-        tried.append(name)
+        tried.append(codec)
         try:
-            return page.decode(name), name
+            return page.decode(codec), codec
         except UnicodeDecodeError:
             pass
     return page.decode(tried[0], "replace"), tried[0]

@@ -1,21 +1,23 @@
 """Read WARC, JSON lines, Parquet and text as document batches; every record met is a row, exactly once.
 
-A row is kept, rejected by a rule (`read/http_status`, `read/not_html`, `read/empty`), or set aside with an error and its
-bytes. What is damaged never hides what lies behind it.
+A row is kept, rejected by a rule (`read/http_status`, `read/not_html`, `read/empty`), or set aside with an error and
+its bytes. What is damaged never hides what lies behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .. import InputError, StoreError
 from .files import FileEntry, detect_format, list_files, open_input
-from .records import check_jsonl, check_schema, codec_of, read_jsonl, read_parquet, read_text
+from .lines import check_jsonl, codec_of, read_jsonl
 from .rows import LARGEST_RECORD, Fields, Piece
 from .step import Outcome
+from .tables import check_schema, read_parquet, read_text
 from .warc import read_warc
 
 __all__ = ["Fields", "FileEntry", "Piece", "check_fields", "detect_format", "list_files", "read", "split"]
@@ -64,9 +66,10 @@ def split(entry: FileEntry, format: str, task_bytes: int) -> list[tuple[int, int
     if format == "jsonl" and codec_of(entry.path) == "none" and entry.size > task_bytes:
         parts = -(-entry.size // task_bytes)
         cuts = [entry.size * part // parts for part in range(parts + 1)]
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
+        return list(pairwise(cuts))
     if format == "parquet" and entry.size > task_bytes and (table := _parquet(entry)) is not None:
-        return _group_ranges([table.metadata.row_group(g).total_byte_size for g in range(table.num_row_groups)], task_bytes)
+        groups = [table.metadata.row_group(group) for group in range(table.num_row_groups)]
+        return _group_ranges([group.total_byte_size for group in groups], task_bytes)
     return [(0, -1)]
 
 

@@ -1,30 +1,33 @@
-"""Collect records into document batches: kept, rejected with a reason, or set aside with an error, each exactly once."""
+"""Collect records into document batches: each is kept, rejected with a reason, or set aside with an error, once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from .. import InputError
 from .schema import BATCH_BYTES, BATCH_DOCUMENTS, DOCUMENT, document_ids
 from .step import Outcome
 
 #: Bytes kept of a record that is set aside.
 RAW_BYTES = 1 << 20
-#: Bytes a record may have when decoded; what is larger is set aside, so that memory stays bounded (decompression bombs).
+#: Bytes a record may have when decoded; what is larger (a decompression bomb) is set aside, so that memory is bounded.
 LARGEST_RECORD = 256 << 20
+_STRINGS = ("source_id", "url", "text", "html", "language", "metadata")
+_COMPACT = (",", ":")
 
 
 @dataclass(frozen=True)
 class Piece:
     """One input file, or a range of one: what a reader is given.
 
-    `start` and `end` are bytes in plain JSONL (a line belongs to the range in which it starts) and row groups in Parquet;
-    elsewhere 0 and -1, the whole file.
+    `start` and `end` are bytes in plain JSONL (a line belongs to the range in which it starts) and row groups in
+    Parquet; elsewhere 0 and -1, the whole file.
     """
 
     url: str
@@ -58,11 +61,20 @@ class Fields(BaseModel):
         """The fields that have a column of their own."""
         return frozenset((*self.required(), self.url or "url"))
 
-    def rest(self, names: Iterator[str] | list[str]) -> list[str]:
+    def rest(self, names: Iterable[str]) -> list[str]:
         """Of the fields that a record has, those that go into `metadata`, sorted."""
         if self.metadata is not None:
             return sorted(set(names) & set(self.metadata))
         return sorted(set(names) - self.mapped())
+
+
+def refuse_missing(fields: Fields, present: Iterable[str], path: str, who: str) -> None:
+    """Refuse a file that lacks a mapped field, naming those that it has."""
+    present = list(present)
+    for name in fields.required():
+        if name not in present:
+            keys = ", ".join(repr(str(key)[:100]) for key in present[:20]) or "no field at all"
+            raise InputError(f"{path!r}: {who} has the field {name!r} that the recipe maps; they hold {keys}")
 
 
 class Rows:
@@ -73,9 +85,7 @@ class Rows:
         self._reset()
 
     def _reset(self) -> None:
-        self._columns: dict[str, list[Any]] = {
-            name: [] for name in ("place", "source_id", "url", "text", "html", "language", "metadata", "reason", "error", "raw")
-        }
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*_STRINGS, "place", "reason", "error", "raw")}
         self._bytes = 0
 
     @property
@@ -102,7 +112,7 @@ class Rows:
         if not places:
             return
         self._reset()
-        arrays = {name: pa.array(columns[name], pa.string()) for name in DOCUMENT.names if name in columns and name != "place"}
+        arrays = {name: pa.array(columns[name], pa.string()) for name in _STRINGS}
         yield outcome(self._piece, places, arrays, columns["reason"], columns["error"], columns["raw"])
 
 
@@ -138,10 +148,12 @@ def metadata_json(values: Mapping[str, Any]) -> str | None:
     if not values:
         return None
     try:
-        text = json.dumps(values, ensure_ascii=False, sort_keys=True, default=_plain, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(
+            values, ensure_ascii=False, sort_keys=True, default=_plain, separators=_COMPACT, allow_nan=False
+        )
         text.encode()
     except ValueError:  # a lone surrogate, or a number that JSON has not
-        text = json.dumps(_finite(values), sort_keys=True, default=_plain, separators=(",", ":"))
+        text = json.dumps(_finite(values), sort_keys=True, default=_plain, separators=_COMPACT)
     return text
 
 

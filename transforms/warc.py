@@ -1,8 +1,8 @@
 """Read the response records of WARC files (ISO 28500), plain or gzipped, and decode their pages.
 
-The records are cut here and parsed by fastwarc, because its iterator ends without a word where a gzip member is cut short,
-lets a record with a wrong length swallow its neighbours, and (2.0.1, `auto_decode="all"`) loses three quarters of
-`web.warc.gz` after the first compressed body. Cutting costs about a third of its speed.
+The records are cut here and parsed by fastwarc, because its iterator (2.0.1) ends without a word where a gzip member is
+cut short, lets a record with a wrong length swallow its neighbours, and with `auto_decode="all"` stops without a word
+behind some compressed bodies.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
 def frames(events: Iterator[Event], largest: int) -> Iterator[Frame]:
     """Cut records from a stream of events.
 
-    A record stands where its length says, if its end mark or the next record follows there. If not, its length is wrong:
-    what lies up to the next record, found by its first line or the start of a gzip member, is one bad frame. Damage falls
-    on the record that was being read, or is a frame of its own between records.
+    A record stands where its length says, if its end mark or the next record follows there. If not, its length is
+    wrong: what lies up to the next record, found by its first line or the start of a gzip member, is one bad frame.
+    Damage falls on the record that was being read, or is a frame of its own between records.
     """
     more = True
     while more:
         run = _Run(events)
         held: Frame | None = None
-        start = end = 0
-        for start, end, frame in run.cut(largest):
+        end = 0
+        for frame in run.cut(largest):
             if held is not None:
                 yield held
-            held = frame
+            held, end = frame, run.at
         more = run.damage is not None
         open_member = run.marks[-1] if run.marks else 0
         if held is not None and run.damage is not None and end > open_member:
@@ -84,21 +84,16 @@ class _Run:
     def __init__(self, events: Iterator[Event]) -> None:
         self._events = events
         self._buffer = bytearray()
-        self._base = 0  # place of buffer[0]
+        self.at = 0  # place of buffer[0]
         self._ended = False
         self.marks: list[int] = []  # places where gzip members end
         self.damage: Damage | None = None
 
-    def cut(self, largest: int) -> Iterator[tuple[int, int, Frame]]:
-        """Yield (start, end, frame) until the run ends."""
+    def cut(self, largest: int) -> Iterator[Frame]:
+        """Yield frames until the run ends; `at` is then where the last one ends."""
         while self._skip_line_ends():
-            start = self._base
             error = self._fault(largest)
-            if error is None:
-                body = bytes(self._take(self._end))
-            else:
-                body = self._pass_over()
-            yield start, self._base, Frame(body, error)
+            yield Frame(self._pass_over() if error else bytes(self._take(self._end)), error)
 
     def _fault(self, largest: int) -> str | None:
         """Say why the bytes at the front are not a whole record; null sets `_end`, where the record ends."""
@@ -126,7 +121,7 @@ class _Run:
         if isinstance(event, Data):
             self._buffer += event.body
         elif isinstance(event, MemberEnd):
-            self.marks.append(self._base + len(self._buffer))
+            self.marks.append(self.at + len(self._buffer))
         else:
             self.damage, self._ended = event, True
         return not self._ended
@@ -142,8 +137,8 @@ class _Run:
         """Cut the first bytes off, and forget the marks that lie behind, but for the last."""
         taken = self._buffer[:size]
         del self._buffer[:size]
-        self._base += size
-        while len(self.marks) > 1 and self.marks[0] <= self._base:
+        self.at += size
+        while len(self.marks) > 1 and self.marks[0] <= self.at:
             del self.marks[0]
         return taken
 
@@ -176,7 +171,7 @@ class _Run:
         while len(self._buffer) < end:
             if not self._fill():
                 return False
-            at = self.marks[-1] - self._base if self.marks else -1
+            at = self.marks[-1] - self.at if self.marks else -1
             if head < at == len(self._buffer) < end and self._begins(at):
                 return False
         return True
@@ -191,7 +186,7 @@ class _Run:
         while True:
             while at < len(self._buffer) and self._buffer[at] in b"\r\n":
                 at += 1
-            if self.marks and self.marks[-1] - self._base in range(end, at + 1):
+            if self.marks and self.marks[-1] - self.at in range(end, at + 1):
                 return True
             if at < len(self._buffer):
                 return self._begins(at)
@@ -205,14 +200,14 @@ class _Run:
         while True:
             found = _NEXT.search(self._buffer, max(searched - 1, 0))
             starts = [found.start() + 1] if found else []
-            starts += [mark - self._base for mark in self.marks if mark - self._base >= searched]
+            starts += [mark - self.at for mark in self.marks if mark - self.at >= searched]
             at = min((start for start in starts if self._begins(start)), default=-1)
             if at >= 0:
                 passed += self._take(at)
                 return bytes(passed[:RAW_BYTES])
             keep = len(self._buffer) - 16
             if keep > searched:
-                passed += self._take(keep)[: RAW_BYTES]
+                passed += self._take(keep)[:RAW_BYTES]
                 del passed[RAW_BYTES:]
                 searched = 0
             if not self._fill():

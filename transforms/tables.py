@@ -1,0 +1,147 @@
+"""Read Parquet tables and text files as document batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .. import InputError, StoreError
+from .files import open_input
+from .inflate import BLOCK
+from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, refuse_missing
+from .schema import BATCH_BYTES
+from .step import Outcome
+
+
+def read_parquet(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+    """Read row groups [start, end) of a Parquet file. A null text is rejected as `read/empty`."""
+    with open_input(piece.url, piece.size) as file:
+        try:
+            table = pq.ParquetFile(file, pre_buffer=False, buffer_size=BLOCK)
+        except StoreError:
+            raise
+        except (OSError, pa.ArrowException):
+            yield from _whole(piece, file, "the file is not readable as Parquet: its footer is missing or damaged")
+            return
+        check_schema(table.schema_arrow, piece.path, fields)
+        end = table.num_row_groups if piece.end < 0 else min(piece.end, table.num_row_groups)
+        counts = [table.metadata.row_group(group).num_rows for group in range(end)]
+        for group in range(piece.start, end):
+            yield from _row_group(table, group, sum(counts[:group]), counts[group], piece, fields, largest)
+
+
+def check_schema(schema: pa.Schema, path: str, fields: Fields) -> None:
+    """Refuse a Parquet schema that lacks a mapped column, or whose text is not text."""
+    refuse_missing(fields, schema.names, path, "no column of the file")
+    kind = schema.field(fields.text).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (_is_text(kind) or pa.types.is_null(kind)):
+        raise InputError(f"{path!r}: the column {fields.text!r} is of type {kind}, not text")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(test(kind) for test in tests) or str(kind) in ("string_view", "binary_view")
+
+
+def _row_group(
+    table: pq.ParquetFile, group: int, first: int, count: int, piece: Piece, fields: Fields, largest: int
+) -> Iterator[Outcome]:
+    names = table.schema_arrow.names
+    rest = fields.rest(names)
+    columns = sorted({*fields.mapped(), *rest} & set(names))
+    size = max(table.metadata.row_group(group).total_byte_size, 1)
+    step = max(1, min(1_000, count * BATCH_BYTES // size))
+    done = 0
+    try:
+        for batch in table.iter_batches(step, row_groups=[group], columns=columns):
+            yield from _table_rows(batch, first + done, piece, fields, rest, largest)
+            done += batch.num_rows
+    except StoreError:
+        raise
+    except (OSError, pa.ArrowException):
+        rows = Rows(piece)
+        for row in range(first + done, first + count):
+            rows.quarantine(row, f"row group {group} of the Parquet file is damaged", b"")
+            if rows.full:
+                yield from rows.take()
+        yield from rows.take()
+
+
+def _table_rows(
+    batch: pa.RecordBatch, first: int, piece: Piece, fields: Fields, rest: list[str], largest: int
+) -> Iterator[Outcome]:
+    values = {name: batch.column(name) for name in batch.schema.names}
+    texts = _bytes_of(values[fields.text])
+    rows = Rows(piece)
+    others = batch.select(rest).to_pylist() if rest else [{}] * batch.num_rows
+    words = {
+        column: _words(values[name])
+        for column, name in (("source_id", fields.id), ("url", fields.url or "url"), ("language", fields.language))
+        if name in values
+    }
+    for row in range(batch.num_rows):
+        body = texts[row].as_py()
+        try:
+            if body is not None and len(body) > largest:
+                raise ValueError(f"the column {fields.text!r} is larger than {largest} bytes")
+            text = None if body is None else body.decode()
+        except UnicodeDecodeError:
+            rows.quarantine(first + row, f"the column {fields.text!r} is not valid UTF-8", body or b"")
+        except ValueError as error:
+            rows.quarantine(first + row, str(error), body or b"")
+        else:
+            rows.add(
+                first + row,
+                len(body or b""),
+                text=text,
+                reason=None if text and text.strip() else "read/empty",
+                metadata=metadata_json(others[row]),
+                **{column: value[row] for column, value in words.items()},
+            )
+        if rows.full:
+            yield from rows.take()
+    yield from rows.take()
+
+
+def _bytes_of(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.large_binary())
+
+
+def _words(column: pa.Array) -> list[str | None]:
+    if pa.types.is_dictionary(column.type) or _is_text(column.type):
+        return [None if body is None else body.decode("utf-8", "replace") for body in _bytes_of(column).to_pylist()]
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def read_text(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+    """Read a file as one document; an empty file holds none."""
+    with open_input(piece.url, piece.size) as file:
+        if piece.size > largest:
+            yield from _whole(piece, file, f"the file is larger than {largest} bytes")
+            return
+        body = b"".join(iter(lambda: file.read(BLOCK), b""))
+    rows = Rows(piece)
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        rows.quarantine(0, "the file is not valid UTF-8", body)
+    else:
+        if body:
+            rows.add(0, len(body), text=text, reason=None if text.strip() else "read/empty")
+    yield from rows.take()
+
+
+def _whole(piece: Piece, file: BinaryIO, error: str) -> Iterator[Outcome]:
+    """Set a whole file aside, in the piece that holds its start."""
+    if piece.start == 0:
+        file.seek(0)
+        rows = Rows(piece)
+        rows.quarantine(0, error, file.read(RAW_BYTES))
+        yield from rows.take()
