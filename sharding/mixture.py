@@ -19,7 +19,7 @@ from math import gcd, lcm
 import numpy as np
 
 from .. import RequestError
-from .order import Ints
+from .permutation import Ints
 
 LARGEST_SUM = 1 << 31
 
