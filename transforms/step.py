@@ -119,7 +119,8 @@ def utf8_buffers(array: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]
     _, offsets, data = array.buffers()
     width = np.int64 if pa.types.is_large_string(array.type) else np.int32
     if len(array) == 0 or offsets is None:
-        return np.zeros(1, np.int64), np.empty(0, np.uint8)
+        return np.frombuffer(bytes(8), np.int64), np.frombuffer(b"", np.uint8)
     starts = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].astype(np.int64, copy=False)
     body = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    starts.flags.writeable = body.flags.writeable = False  # always one type, so that kernels compile once
     return starts, body

@@ -1,0 +1,161 @@
+"""Normalised words to MinHash signatures and band digests, compiled; every operation is exact integer arithmetic.
+
+A shingle of n words is hashed to 32 bits over its bytes, word by word, so that a rolling sum serves all shingles:
+
+    word(w)      FNV-1a, 64 bits, of the word's UTF-8 bytes
+    sum          word(w1)·K^(n-1) + … + word(wn) mod 2^64,  K = 0x9E3779B97F4A7C15
+    shingle      the high 32 bits of (sum ^ sum >> 29)·K mod 2^64
+
+Then datasketch 2's scheme `affine32`: MurmurHash3's 32-bit finalizer once, and (a·h + b) mod 2^32 a permutation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import kernel
+from .simplify import GROWTH, Bytes, Offsets, simplify_text
+
+Words32 = NDArray[np.uint32]
+
+_K = np.uint64(0x9E3779B97F4A7C15)
+_FNV_START = np.uint64(0xCBF29CE484222325)
+_FNV_PRIME = np.uint64(0x100000001B3)
+_PENDING = 256  # shingles that wait together for the permutations; a multiple of 8
+
+
+@kernel
+def sign_rows(
+    offsets: Offsets, data: Bytes, table: Words32, pool: Bytes, a: Words32, b: Words32, ngram: int
+) -> tuple[Words32, NDArray[np.bool_]]:
+    """Sign every text: the least value of each permutation (n, len(a)), and whether it has `ngram` words (n,)."""
+    rows = len(offsets) - 1
+    signatures = np.full((rows, len(a)), 0xFFFFFFFF, np.uint32)
+    long_enough = np.zeros(rows, np.bool_)
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    text = np.empty(GROWTH * longest + 8, np.uint8)
+    window = np.empty(ngram, np.uint64)
+    pending = np.empty(_PENDING, np.uint32)
+    for row in range(rows):
+        end = simplify_text(data, offsets[row], offsets[row + 1], table, pool, text, 0)
+        long_enough[row] = _sign(text, end, window, pending, a, b, signatures[row])
+    return signatures, long_enough
+
+
+@kernel
+def _sign(
+    text: Bytes, end: int, window: NDArray[np.uint64], pending: Words32, a: Words32, b: Words32, signature: Words32
+) -> bool:
+    """Sign text[:end], words with one space between; say whether there was a shingle."""
+    ngram = len(window)
+    leaving = np.uint64(1)  # K^n, the weight with which a word leaves the sum
+    for _ in range(ngram):
+        leaving *= _K
+    window[:] = 0
+    text[end] = 32
+    total = np.uint64(0)
+    words = place = waiting = here = 0
+    while here < end:
+        word = _FNV_START
+        while text[here] != 32:
+            word = (word ^ np.uint64(text[here])) * _FNV_PRIME
+            here += 1
+        here += 1
+        total = total * _K + word - window[place] * leaving
+        window[place] = word
+        place = place + 1 if place + 1 < ngram else 0
+        words += 1
+        if words >= ngram:
+            pending[waiting] = _fmix32(np.uint32(((total ^ (total >> np.uint64(29))) * _K) >> np.uint64(32)))
+            waiting += 1
+            if waiting == _PENDING:
+                _permute(pending, waiting, a, b, signature)
+                waiting = 0
+    if waiting:
+        _permute(pending, waiting, a, b, signature)
+    return words >= ngram
+
+
+@kernel
+def _fmix32(value: np.uint32) -> np.uint32:
+    """MurmurHash3's finalizer; the casts keep the arithmetic at 32 bits."""
+    value = np.uint32(value ^ (value >> np.uint32(16)))
+    value = np.uint32(value * np.uint32(0x85EBCA6B))
+    value = np.uint32(value ^ (value >> np.uint32(13)))
+    value = np.uint32(value * np.uint32(0xC2B2AE35))
+    return np.uint32(value ^ (value >> np.uint32(16)))
+
+
+@kernel
+def _permute(pending: Words32, waiting: int, a: Words32, b: Words32, signature: Words32) -> None:
+    """Lower the signature by the waiting hashes, four for each load of it; the last is repeated to fill up."""
+    for extra in range(waiting, (waiting + 3) // 4 * 4):
+        pending[extra] = pending[waiting - 1]
+    for at in range(0, waiting, 4):
+        h0, h1, h2, h3 = pending[at], pending[at + 1], pending[at + 2], pending[at + 3]
+        for k in range(len(signature)):
+            p0, p1 = np.uint32(a[k] * h0 + b[k]), np.uint32(a[k] * h1 + b[k])
+            p2, p3 = np.uint32(a[k] * h2 + b[k]), np.uint32(a[k] * h3 + b[k])
+            signature[k] = min(signature[k], min(min(p0, p1), min(p2, p3)))
+
+
+@kernel
+def digest_bands(signatures: Words32, bands: int) -> NDArray[np.uint64]:
+    """Digest each band of each signature (n, bands · rows) to 128 bits → (bands, n, 2).
+
+    MurmurHash3 x64 128 of the band's rows as little-endian uint32, with the band's number as seed.
+    """
+    n, values = signatures.shape
+    rows = values // bands
+    digests = np.empty((bands, n, 2), np.uint64)
+    for band in range(bands):
+        for row in range(n):
+            low, high = _murmur128(signatures[row, band * rows : (band + 1) * rows], np.uint64(band))
+            digests[band, row, 0] = low
+            digests[band, row, 1] = high
+    return digests
+
+
+@kernel
+def _murmur128(words: Words32, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
+    c1, c2 = np.uint64(0x87C37B91114253D5), np.uint64(0x4CF5AD432745937F)
+    h1 = h2 = seed
+    count = len(words)
+    for at in range(0, count, 4):
+        k1 = np.uint64(words[at])
+        k2 = np.uint64(0)
+        if at + 1 < count:
+            k1 |= np.uint64(words[at + 1]) << np.uint64(32)
+        if at + 2 < count:
+            k2 |= np.uint64(words[at + 2])
+        if at + 3 < count:
+            k2 |= np.uint64(words[at + 3]) << np.uint64(32)
+        h1 ^= _rotate(k1 * c1, 31) * c2
+        h2_word = _rotate(k2 * c2, 33) * c1
+        if at + 4 > count:  # the tail is mixed in and not stirred
+            h2 ^= h2_word
+            break
+        h1 = (_rotate(h1, 27) + h2) * np.uint64(5) + np.uint64(0x52DCE729)
+        h2 = (_rotate(h2 ^ h2_word, 31) + h1) * np.uint64(5) + np.uint64(0x38495AB5)
+    length = np.uint64(4 * count)
+    h1, h2 = h1 ^ length, h2 ^ length
+    h1 += h2
+    h2 += h1
+    h1, h2 = _fmix64(h1), _fmix64(h2)
+    h1 += h2
+    return h1, h2 + h1
+
+
+@kernel
+def _rotate(value: np.uint64, bits: int) -> np.uint64:
+    return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
+
+
+@kernel
+def _fmix64(value: np.uint64) -> np.uint64:
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
