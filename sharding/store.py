@@ -54,19 +54,19 @@ class Store:
         text = str(url)
         for scheme in ("file://", "local://"):
             text = text.removeprefix(scheme)
-        self._options = options
+        self.options = options
         self._root: Root = Objects(text.rstrip("/"), options) if "://" in text else Folder(Path(text).absolute())
         self.url = self._root.url
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.url, self._options)
+        return _rebuild, (self.url, self.options)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
     def child(self, name: str) -> Store:
         """Root the same store deeper."""
-        return Store(f"{self.url}/{name.strip('/')}", **self._options)
+        return Store(f"{self.url}/{name.strip('/')}", **self.options)
 
     def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         """Give the bytes of an object, or those of the range [start, end)."""

@@ -1,0 +1,245 @@
+"""Packs: which tokens make up which row, group by group, without moving a token.
+
+A shard's payload is cut into groups, contiguous token ranges of about 1 MiB; a full group gives exactly R rows of L
+tokens, the last one of a shard may give fewer. So a group is one range read, and how many rows it has is arithmetic.
+
+    concat     row i holds tokens [i·L, (i+1)·L) of the shard; the last row is padded. No table.
+    best_fit   documents are cut only at multiples of L from their own start; the pieces of a group are packed into its
+               rows by best-fit decreasing (Ding et al. 2024, arXiv:2404.10830). What fits nowhere ends the group. The
+               table lists each piece's first token and row, in row order; inside a row pieces stand as in the payload.
+
+A piece's length, its document and whether it continues follow from the document ends. Every token lies in one row.
+
+The rest of a row is padding (EOS, and a document of its own). `labels` are the tokens one ahead; where the next token
+belongs to another document, or is not there, `loss_mask` is 0. A piece that was cut continues: its last label is the
+next token of its document, read beyond the row. `position_ids` count from 0 in each piece, under both policies:
+attention does not reach back into another row, so neither do positions; a segment's `offset` tells where in its
+document it starts.
+
+On one busy core, L = 2,048, uint16: groups of web-like documents decode at 600 Mtok/s (concat: 2,000), of documents of
+30 tokens at 160; rows are gathered at 1,200 Mtok/s; with mask, positions and document ids 400 to 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .format import Pack, PackCount
+
+Ints = NDArray[np.int64]
+#: The document of padding.
+NO_DOCUMENT = 2**64 - 1
+#: One piece of a row, or its padding: tokens, document (shard << 32 | ordinal), where in the document it starts, and
+#: whether the document goes on behind it.
+SEGMENT = np.dtype([("document", "<u8"), ("offset", "<i8"), ("length", "<i4"), ("continues", "?")])
+
+
+@dataclass(frozen=True)
+class Group:
+    """A decoded group: `tokens` (rows, L + 1), the last column one ahead, and SEGMENT records.
+
+    Those of row r lie at [first[r], first[r + 1]); their lengths sum to L.
+    """
+
+    tokens: NDArray[Any]
+    segments: NDArray[Any]
+    first: Ints
+
+    @cached_property
+    def raw_segments(self) -> NDArray[np.void]:
+        """The segments as plain bytes: NumPy joins these 30 times faster than records."""
+        return self.segments.view(np.dtype((np.void, SEGMENT.itemsize)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of n rows of L tokens. `buffer` (n, L + 1) holds tokens and labels at once; the rest is made when asked.
+
+    segments: SEGMENT records of all rows, one row after another; each row's lengths sum to L.
+    """
+
+    buffer: NDArray[Any]
+    segments: NDArray[Any]
+
+    @property
+    def tokens(self) -> NDArray[Any]:
+        """(n, L) ids, a view."""
+        return self.buffer[:, :-1]
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(n, L) ids one token ahead, a view; without meaning where `loss_mask` is 0."""
+        return self.buffer[:, 1:]
+
+    @cached_property
+    def cu_seqlens(self) -> NDArray[np.int32]:
+        """(segments + 1,) int32: where each piece starts in the n·L tokens, and their number; padding is a piece."""
+        ends = np.zeros(len(self.segments) + 1, np.int32)
+        np.cumsum(self.segments["length"], out=ends[1:])
+        return ends
+
+    @cached_property
+    def position_ids(self) -> NDArray[np.int32]:
+        """(n, L) int32, from 0 in each piece."""
+        count = np.arange(self.tokens.size, dtype=np.int32)
+        count -= np.repeat(self.cu_seqlens[:-1], self.segments["length"])
+        return count.reshape(self.tokens.shape)
+
+    @cached_property
+    def document_ids(self) -> NDArray[np.uint64]:
+        """(n, L) uint64: shard << 32 | ordinal of each token's document; 2^64 - 1 for padding."""
+        return np.repeat(self.segments["document"], self.segments["length"]).reshape(self.tokens.shape)
+
+    @cached_property
+    def loss_mask(self) -> NDArray[np.bool_]:
+        """(n, L) bool: 1 where the label is a token of the same document."""
+        mask = np.ones(self.tokens.size, np.bool_)
+        ends = self.cu_seqlens[1:]
+        mask[ends[~self.segments["continues"]] - 1] = False
+        for padding in np.flatnonzero(self.segments["document"] == NO_DOCUMENT):
+            mask[self.cu_seqlens[padding] : ends[padding]] = False
+        return mask.reshape(self.tokens.shape)
+
+
+def read_rows(
+    groups: Sequence[Group], which: Sequence[int] | Ints, rows: Sequence[int] | Ints, out: NDArray[Any] | None = None
+) -> Rows:
+    """Gather rows from decoded groups: row `rows[i]` of `groups[which[i]]`, for all i.
+
+    `out` (n, L + 1), C-contiguous and of the tokens' dtype, takes the tokens where it is given (a pinned buffer).
+    """
+    places = [(groups[group], row) for group, row in zip(np.asarray(which).tolist(), np.asarray(rows).tolist(),
+                                                         strict=True)]
+    if out is None:
+        first = groups[0].tokens
+        out = np.empty((len(places), first.shape[1]), first.dtype.newbyteorder("="))
+    if places:
+        np.concatenate([group.tokens[row] for group, row in places], out=out.reshape(-1))
+    segments = [group.raw_segments[group.first[row] : group.first[row + 1]] for group, row in places]
+    return Rows(out, np.concatenate(segments).view(SEGMENT) if segments else np.zeros(0, SEGMENT))
+
+
+class PackTable:
+    """Where a shard's rows lie in one pack: counts, a group's token range, a group's rows.
+
+    ends: (documents,) ends in tokens. pieces: the pack's PIECE table, row by row; None for concat.
+    """
+
+    def __init__(self, pack: Pack, group_rows: int, ends: NDArray[Any], pieces: NDArray[Any] | None) -> None:
+        self.pack, self.group_rows = pack, group_rows
+        self._ends: Ints = ends.view(np.int64)
+        self._total = int(self._ends[-1])
+        self._starts = self._first = np.zeros(0, np.int64)
+        self.rows = -(-self._total // pack.length)
+        if pieces is not None:
+            self.rows = int(pieces["row"][-1]) + 1
+            self._starts = pieces["start"].astype(np.int64)
+            self._first = np.searchsorted(pieces["row"], np.arange(self.rows + 1, dtype=np.uint32)).astype(np.int64)
+        self.groups = -(-self.rows // group_rows)
+        self._bounds = np.minimum(np.arange(self.groups + 1, dtype=np.int64) * group_rows * pack.length, self._total)
+        if pieces is not None:
+            self._bounds[:-1] = np.minimum.reduceat(self._starts, self._first[:-1:group_rows])
+
+    @property
+    def count(self) -> PackCount:
+        """As a shard's entry has it."""
+        pieces = len(self._starts) if len(self._starts) else len(self._cuts(0, self.rows))
+        return PackCount(self.rows, self.groups, self.rows // self.group_rows, pieces)
+
+    def span(self, group: int) -> tuple[int, int]:
+        """Give a group's range of tokens. To decode it, read one token further where the shard has one."""
+        self._extent(group)
+        return int(self._bounds[group]), int(self._bounds[group + 1])
+
+    def group(self, group: int, tokens: NDArray[Any], padding: int, shard: int = 0) -> Group:
+        """Decode a group. `tokens` are those of `span` and the one behind it, if there is one; `padding` is an id.
+
+        `shard` is its number in the generation's order.
+        """
+        first, last = self._extent(group)
+        rows, starts, segments = self._pieces(first, last)
+        segments["document"] |= np.uint64(shard << 32)
+        rows, starts, segments = _padded(rows - first, starts, segments, last - first, self.pack.length)
+        if not len(self._starts):
+            table = _straight(tokens, last - first, self.pack.length, padding)
+        else:
+            # Behind the tokens lies a row of padding to read from; a row's last piece is read with the token behind it.
+            sizes = segments["length"] + np.append(rows[1:] != rows[:-1], True)
+            starts = np.where(starts < 0, len(tokens), starts - self._bounds[group])
+            tokens = np.concatenate([tokens, np.full(self.pack.length + 1, padding, tokens.dtype)])
+            table = _gathered(tokens, starts, sizes).reshape(last - first, self.pack.length + 1)
+        return Group(table, segments, np.searchsorted(rows, np.arange(last - first + 1)).astype(np.int64))
+
+    def pieces(self, row: int) -> tuple[Ints, NDArray[Any]]:
+        """Give a row's pieces: their first tokens in the shard, and SEGMENT records (without a shard's number)."""
+        _, starts, segments = self._pieces(row, row + 1)
+        return starts, segments
+
+    def _extent(self, group: int) -> tuple[int, int]:
+        if not 0 <= group < self.groups:
+            raise IndexError(f"group {group} of {self.groups}")
+        return group * self.group_rows, min((group + 1) * self.group_rows, self.rows)
+
+    def _cuts(self, first: int, last: int) -> Ints:
+        """First tokens of concat's pieces in rows [first, last): where a row or a document begins."""
+        low, high = first * self.pack.length, min(last * self.pack.length, self._total)
+        inner = self._ends[np.searchsorted(self._ends, low, side="right") : np.searchsorted(self._ends, high)]
+        return np.union1d(np.arange(low, high, self.pack.length, dtype=np.int64), inner)
+
+    def _pieces(self, first: int, last: int) -> tuple[Ints, Ints, NDArray[Any]]:
+        """Rows, first tokens and SEGMENT records of the pieces of rows [first, last)."""
+        if len(self._starts):
+            starts = self._starts[self._first[first] : self._first[last]]
+            rows = np.repeat(np.arange(first, last), np.diff(self._first[first : last + 1]))
+        else:
+            starts = self._cuts(first, last)
+            rows = starts // self.pack.length
+        documents = np.searchsorted(self._ends, starts, side="right").astype(np.int64)
+        ends = self._ends[documents]
+        stops = np.minimum(ends, starts + self.pack.length)
+        if not len(self._starts):
+            stops = np.minimum(stops, (rows + 1) * self.pack.length)
+        segments = np.zeros(len(starts), SEGMENT)
+        segments["document"] = documents
+        segments["offset"] = starts - np.where(documents, self._ends[documents - 1], 0)
+        segments["length"] = stops - starts
+        segments["continues"] = stops < ends
+        return rows, starts, segments
+
+
+def _padded(
+    rows: Ints, starts: Ints, segments: NDArray[Any], count: int, length: int
+) -> tuple[Ints, Ints, NDArray[Any]]:
+    """Add a segment of padding, of no first token (-1), to each row that is not full."""
+    room = length - np.bincount(rows, segments["length"], count).astype(np.int64)
+    short = np.flatnonzero(room)
+    padding = np.zeros(len(short), SEGMENT)
+    padding["document"], padding["length"] = NO_DOCUMENT, room[short]
+    rows = np.concatenate([rows, short])
+    order = np.argsort(rows, kind="stable")
+    starts = np.concatenate([starts, np.full(len(short), -1)])
+    return rows[order], starts[order], np.concatenate([segments, padding])[order]
+
+
+def _straight(tokens: NDArray[Any], rows: int, length: int, padding: int) -> NDArray[Any]:
+    """Lay rows over contiguous tokens, each one token into the next: a view, but for a shard's last group."""
+    size = rows * length + 1
+    if len(tokens) < size:
+        tokens = np.concatenate([tokens, np.full(size - len(tokens), padding, tokens.dtype)])
+    return np.lib.stride_tricks.sliding_window_view(tokens[:size], length + 1)[::length]
+
+
+def _gathered(tokens: NDArray[Any], starts: Ints, sizes: Ints) -> NDArray[Any]:
+    """Join the ranges [start, start + size): by slices where they are long, by one index where they are short."""
+    if sizes.sum() >= 64 * len(sizes):
+        return np.concatenate([tokens[start : start + size]
+                               for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)])
+    index = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+    index += np.arange(len(index))
+    return tokens[index]
