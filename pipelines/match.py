@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, link, spanning_forest
+from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import ID, id_words
 from .recipe import Dedup, digest
@@ -120,8 +121,9 @@ class Sign:
                 lengths.append(np.asarray(pa.compute.binary_length(texts).fill_null(0), np.uint64))
                 contents.append(content_digests(texts))
                 if minhash is not None:
-                    banded.append(minhash.digests(texts))
-                    longs.append(minhash.signable(texts))
+                    values, long = minhash.signatures(texts)
+                    banded.append(digest_bands(values, minhash.bands))
+                    longs.append(long)
         empty = np.zeros((0, 2), np.uint64)
         rows = np.arange(sum(map(len, ids)))
         content = np.concatenate(contents or [empty])

@@ -17,7 +17,7 @@ import xxhash
 
 from .. import InputError, RecipeError
 from ..sharding.store import Store
-from ..transforms.readers import Piece, detect_format, list_files, split
+from ..transforms.readers import Piece, check_fields, detect_format, list_files, split
 from .recipe import Recipe, digest
 
 CHUNK_TASKS = 200
@@ -65,11 +65,14 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
     for source in sorted(recipe.inputs):
         item = recipe.inputs[source]
         held: list[tuple[Piece, str]] = []
-        for entry in list_files(item.path):
+        entries = list_files(item.path)
+        for entry in entries:
             if (source, entry.path) in met:
                 raise InputError(f"input {source!r} names the file {entry.path} twice: ids would clash; give the inputs other names")
             met.add((source, entry.path))
             kind = item.format if item.format != "auto" else detect_format(entry.path)
+            if entry is entries[0]:  # a wrong mapping is an error at once; other files are met by their own tasks
+                check_fields(entry, kind, item.fields)
             whole = Piece(entry.url, source, entry.path, kind, entry.size)
             ranges = split(entry, kind, recipe.task_bytes)
             if len(ranges) > 1:
@@ -99,7 +102,7 @@ def flush(held: list[tuple[Piece, str]], number: int) -> list[IngestTask]:
 def ends_group(source: str, path: str, size: int, task_bytes: int) -> bool:
     """Say, from the path's hash alone, whether a group ends after this file: about every half task of bytes."""
     share = min(1.0, 2 * size / task_bytes)
-    return xxhash.xxh3_64_intdigest(f"{source}\0{path}") < int(share * (1 << 64) / 4)
+    return xxhash.xxh3_64_intdigest(f"{source}\0{path}".encode()) < int(share * (1 << 64) / 4)
 
 
 def plan_table(tasks: Sequence[IngestTask]) -> pa.Table:

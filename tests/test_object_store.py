@@ -1,0 +1,52 @@
+"""A run whose input and output lie in an object store gives the bytes of a local one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Recipe, run
+from penstock.pipelines import cli
+from penstock.sharding.store import Store
+
+moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[s3,server]'")
+boto3 = pytest.importorskip("boto3")
+pytest.importorskip("s3fs")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 server on loopback with one bucket, named to every client by the environment."""
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="corpus")
+    yield "s3://corpus"
+    server.stop()
+
+
+def test_the_bytes_of_an_object_store_are_those_of_a_folder(
+    bucket: str, corpus: Path, small_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = run(Recipe.from_value(small_recipe), tmp_path / "local", quiet=True)
+    client = boto3.client("s3")
+    for path in corpus.iterdir():
+        client.upload_file(str(path), "corpus", f"in/{path.name}")
+    small_recipe["inputs"]["docs"]["path"] = f"{bucket}/in"
+    remote = run(Recipe.from_value(small_recipe), f"{bucket}/runs/one", quiet=True)
+    assert remote["tokens_sha256"] == local["tokens_sha256"]
+    assert remote["stages"]["tokens"] == local["stages"]["tokens"]
+    store = Store(f"{bucket}/runs/one")
+    assert json.loads(store.read("manifest.json"))["tokens_sha256"] == local["tokens_sha256"]
+    assert cli.main(["verify", f"{bucket}/runs/one"]) == 0
+    again = run(Recipe.from_value(small_recipe), f"{bucket}/runs/one", quiet=True)
+    assert again["tokens_sha256"] == local["tokens_sha256"]

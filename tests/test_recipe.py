@@ -1,0 +1,123 @@
+"""A recipe is refused before anything is read, field by field."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from penstock import InputError, Recipe, RecipeError
+from penstock.transforms.gopher import GopherQuality
+from penstock.transforms.step import Outcome
+
+
+def refused(value: dict[str, Any], *words: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe.from_value(value)
+    for word in words:
+        assert word in str(error.value), f"{word!r} is not in {error.value}"
+    assert "\n" not in str(error.value)
+
+
+def minimal(**fields: Any) -> dict[str, Any]:
+    return {"inputs": {"web": {"path": "x.jsonl"}}, "text": {}, **fields}
+
+
+def test_an_unknown_field_is_named() -> None:
+    refused(minimal(stepz=[]), "stepz", "no such field")
+
+
+def test_a_threshold_out_of_range_is_named_with_its_value() -> None:
+    refused(minimal(steps=[{"language_id": {"minimum": 7}}]), "steps.0", "minimum", "7")
+
+
+def test_a_validation_share_out_of_range_is_named() -> None:
+    refused(minimal(tokenizer={"path": "x"}, tokens={"validation": 1.5}), "tokens.validation", "1.5")
+
+
+def test_an_unknown_step_names_the_known_ones() -> None:
+    refused(minimal(steps=["gofer"]), "gofer", "gopher_quality")
+
+
+def test_tokens_need_a_tokenizer() -> None:
+    refused({"inputs": {"a": {"path": "x"}}, "tokens": {}}, "tokenizer")
+
+
+def test_a_recipe_that_writes_nothing_is_refused() -> None:
+    refused({"inputs": {"a": {"path": "x"}}}, "writes nothing")
+
+
+def test_the_same_pack_twice_is_refused() -> None:
+    refused(minimal(tokenizer={"path": "x"}, tokens={"packs": [{"length": 64}, {"length": 64}]}), "same pack twice")
+
+
+def test_dedup_that_matches_nothing_is_refused() -> None:
+    refused(minimal(dedup={"exact": False, "minhash": None}), "nothing would be matched")
+
+
+def test_steps_are_values_in_python_and_in_yaml() -> None:
+    one = Recipe.from_value(minimal(steps=[{"gopher_quality": {"variant": "fineweb"}}]))
+    two = Recipe.from_value(minimal(steps=[GopherQuality(variant="fineweb")]))
+    assert one == two
+    assert one.fingerprint() == two.fingerprint()
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert Recipe.from_value(one.model_dump(mode="json")) == one
+
+
+def test_the_fingerprint_knows_no_paths() -> None:
+    here = Recipe.from_value(minimal())
+    there = Recipe.from_value({**minimal(), "inputs": {"web": {"path": "/elsewhere/x.jsonl"}}})
+    assert here.fingerprint() == there.fingerprint()
+    assert here.fingerprint() != Recipe.from_value(minimal(seed=1)).fingerprint()
+
+
+class Shout:
+    """A custom step without a base class: one method is all that is required."""
+
+    def apply(self, batch: pa.RecordBatch) -> Outcome:
+        return Outcome(batch, pa.nulls(len(batch), pa.string()))
+
+
+def test_a_custom_step_comes_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_steps_a.py").write_text(
+        "import pyarrow as pa\nfrom penstock.transforms.step import Outcome\n"
+        "class Keep:\n    def apply(self, batch):\n        return Outcome(batch, pa.nulls(len(batch), pa.string()))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = Recipe.from_value(minimal(steps=["own_steps_a:Keep"]))
+    assert type(recipe.steps[0]).__name__ == "Keep"
+    refused(minimal(steps=["own_steps_a:Kept"]), "own_steps_a:Kept", "cannot be imported")
+
+
+def test_a_custom_step_is_hashed_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.from_value(minimal(steps=[Shout()]))
+    assert recipe.fingerprint() != Recipe.from_value(minimal()).fingerprint()
+
+
+def test_yaml_is_read_with_overrides_and_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("inputs: {web: {path: data/x.jsonl}}\ntext: {}\nsteps: [{language_id: {minimum: 0.5}}]\n")
+    recipe = Recipe.from_yaml(path, ["steps.0.language_id.minimum=0.7", "seed=4"])
+    assert recipe.seed == 4
+    assert recipe.steps[0].minimum == 0.7
+    assert recipe.inputs["web"].path == str(tmp_path / "data" / "x.jsonl")
+    replaced = Recipe.from_yaml(path, inputs=["a/*.jsonl", "more=b.parquet"])
+    assert {name: item.path for name, item in replaced.inputs.items()} == {"web": "a/*.jsonl", "more": "b.parquet"}
+    with pytest.raises(RecipeError, match=r"steps\.9"):
+        Recipe.from_yaml(path, ["steps.9.minimum=1"])
+
+
+def test_a_recipe_that_is_missing_or_no_yaml_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        Recipe.from_yaml(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(RecipeError, match="not YAML"):
+        Recipe.from_yaml(tmp_path / "bad.yaml")
+
+
+def test_the_schema_for_editors_is_made() -> None:
+    schema = Recipe.model_json_schema()
+    assert set(schema["properties"]) >= {"inputs", "steps", "dedup", "tokens"}
