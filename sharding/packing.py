@@ -58,6 +58,25 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Pieces of a group's rows, those of row r at [first[r], first[r + 1]).
+
+    starts: a piece's first token, from the group's; -1 for padding. sizes: tokens to copy; a row's last piece is read
+    with the token behind it. segments: SEGMENT records.
+    """
+
+    first: Ints
+    starts: Ints
+    sizes: Ints
+    segments: NDArray[Any]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the group."""
+        return len(self.first) - 1
+
+
+@dataclass(frozen=True)
 class Rows:
     """A batch of n rows of L tokens. `buffer` (n, L + 1) holds tokens and labels at once; the rest is made when asked.
 
@@ -150,7 +169,7 @@ class PackTable:
     def count(self) -> PackCount:
         """As a shard's entry has it."""
         pieces = len(self._starts) if len(self._starts) else len(self._cuts(0, self.rows))
-        return PackCount(self.rows, self.groups, self.rows // self.group_rows, pieces)
+        return PackCount(self.group_rows, self.rows, self.groups, self.rows // self.group_rows, pieces)
 
     def span(self, group: int) -> tuple[int, int]:
         """Give a group's range of tokens. To decode it, read one token further where the shard has one."""
@@ -162,19 +181,25 @@ class PackTable:
 
         `shard` is its number in the generation's order.
         """
+        layout = self.layout(group, shard)
+        if not len(self._starts):
+            table = _straight(tokens, layout.rows, self.pack.length, padding)
+        else:
+            # Behind the tokens lies a row of padding to read from.
+            starts = np.where(layout.starts < 0, len(tokens), layout.starts)
+            tokens = np.concatenate([tokens, np.full(self.pack.length + 1, padding, tokens.dtype)])
+            table = _gathered(tokens, starts, layout.sizes).reshape(layout.rows, self.pack.length + 1)
+        return Group(table, layout.segments, layout.first)
+
+    def layout(self, group: int, shard: int = 0) -> Layout:
+        """Say where the pieces of a group's rows lie, for those who copy single rows out of its tokens."""
         first, last = self._extent(group)
         rows, starts, segments = self._pieces(first, last)
         segments["document"] |= np.uint64(shard << 32)
         rows, starts, segments = _padded(rows - first, starts, segments, last - first, self.pack.length)
-        if not len(self._starts):
-            table = _straight(tokens, last - first, self.pack.length, padding)
-        else:
-            # Behind the tokens lies a row of padding to read from; a row's last piece is read with the token behind it.
-            sizes = segments["length"] + np.append(rows[1:] != rows[:-1], True)
-            starts = np.where(starts < 0, len(tokens), starts - self._bounds[group])
-            tokens = np.concatenate([tokens, np.full(self.pack.length + 1, padding, tokens.dtype)])
-            table = _gathered(tokens, starts, sizes).reshape(last - first, self.pack.length + 1)
-        return Group(table, segments, np.searchsorted(rows, np.arange(last - first + 1)).astype(np.int64))
+        sizes = segments["length"] + np.append(rows[1:] != rows[:-1], True)
+        offsets = np.searchsorted(rows, np.arange(last - first + 1)).astype(np.int64)
+        return Layout(offsets, np.where(starts < 0, -1, starts - self._bounds[group]), sizes, segments)
 
     def pieces(self, row: int) -> tuple[Ints, NDArray[Any]]:
         """Give a row's pieces: their first tokens in the shard, and SEGMENT records (without a shard's number)."""
@@ -232,7 +257,8 @@ def _straight(tokens: NDArray[Any], rows: int, length: int, padding: int) -> NDA
     size = rows * length + 1
     if len(tokens) < size:
         tokens = np.concatenate([tokens, np.full(size - len(tokens), padding, tokens.dtype)])
-    return np.lib.stride_tricks.sliding_window_view(tokens[:size], length + 1)[::length]
+    rows_of: NDArray[Any] = np.lib.stride_tricks.sliding_window_view(tokens[:size], length + 1)[::length]
+    return rows_of
 
 
 def _gathered(tokens: NDArray[Any], starts: Ints, sizes: Ints) -> NDArray[Any]:
@@ -242,4 +268,5 @@ def _gathered(tokens: NDArray[Any], starts: Ints, sizes: Ints) -> NDArray[Any]:
                                for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)])
     index = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     index += np.arange(len(index))
-    return tokens[index]
+    joined: NDArray[Any] = tokens[index]
+    return joined
