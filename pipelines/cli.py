@@ -1,6 +1,7 @@
 """The command line: it parses, calls, prints. Everything heavy is imported by the command that needs it.
 
-Exit codes: 0 done; 1 the run failed; 2 the request is wrong. Errors are one sentence on stderr; `--debug` shows the traceback.
+Exit codes: 0 done; 1 the run failed; 2 the request is wrong. Errors are one sentence on stderr; `--debug` shows the
+traceback.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def guarded(call: Callable[[Any], int], arguments: Any) -> int:
         if arguments.debug:
             raise
         print(f"penstock: {sentence(error)}", file=sys.stderr)
-        wrong = isinstance(error, (RequestError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError))
+        wrong = isinstance(
+            error, (RequestError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+        )
         return 2 if wrong else 1
 
 
@@ -54,7 +57,8 @@ def sentence(error: BaseException) -> str:
     """Say an error in one line."""
     if isinstance(error, OSError) and not isinstance(error, PenstockError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"no space left on the disk of {error.filename or 'the scratch folder'}; make room (TMPDIR moves the scratch folder) and run again"
+            full = error.filename or "the scratch folder"
+            return f"no space left on the disk of {full}; make room (TMPDIR moves the scratch folder) and run again"
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     return " ".join(str(error).split())
 
@@ -69,7 +73,9 @@ def split_options(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the commands."""
-    parser = argparse.ArgumentParser(prog="penstock", description="From web archives to packed token shards to GPU workers.")
+    parser = argparse.ArgumentParser(
+        prog="penstock", description="From web archives to packed token shards to GPU workers."
+    )
     parser.add_argument("--version", action="version", version=f"penstock {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -91,20 +97,38 @@ def add_command(commands: Any, name: str, call: Callable[[Any], int], text: str)
 
 def add_runner(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a job runs."""
-    parser.add_argument("--runner", default="local", help="local (default), spark, flink, dataflow, or a Beam runner's name")
+    parser.add_argument(
+        "--runner", default="local", help="local (default), spark, flink, dataflow, or a Beam runner's name"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="local worker processes; one a core by default")
-    parser.add_argument("--spark-master", metavar="URL", help="master for a job server that penstock starts; local[*] by default")
+    parser.add_argument(
+        "--spark-master", metavar="URL", help="master for a job server that penstock starts; local[*] by default"
+    )
     parser.add_argument("--job-endpoint", metavar="HOST:PORT", help="a Beam job server that already runs")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def add_run(commands: Any) -> None:
     """`penstock run`."""
-    parser = add_command(commands, "run", run_command, "run a recipe, or what is missing of it; Beam's own options after --")
+    parser = add_command(
+        commands, "run", run_command, "run a recipe, or what is missing of it; Beam's own options after --"
+    )
     parser.add_argument("recipe", metavar="RECIPE.yaml")
-    parser.add_argument("--input", action="append", default=[], metavar="[NAME=]GLOB", help="in the place of the recipe's inputs; may be repeated")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]GLOB",
+        help="in the place of the recipe's inputs; may be repeated",
+    )
     parser.add_argument("--output", metavar="DIR", help="folder or URL of the run; runs/<name> by default")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change one field of the recipe, steps.2.minimum=0.7")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change one field of the recipe, steps.2.minimum=0.7",
+    )
     add_runner(parser)
 
 
@@ -155,7 +179,12 @@ def add_tools(commands: Any) -> None:
 
 def add_trace(commands: Any) -> None:
     """`penstock trace`."""
-    parser = add_command(commands, "trace", trace_command, "from a training step or a row to documents and decisions; from a URL to its fate")
+    parser = add_command(
+        commands,
+        "trace",
+        trace_command,
+        "from a training step or a row to documents and decisions; from a URL to its fate",
+    )
     parser.add_argument("dir", metavar="DIR")
     parser.add_argument("--state", metavar="FILE", help="a loader's state, as JSON")
     parser.add_argument("--step", type=int)
@@ -173,9 +202,12 @@ def runner_options(arguments: Any) -> Any:
     from .runners import RunnerOptions
 
     return RunnerOptions(
-        runner=arguments.runner, workers=arguments.workers, spark_master=arguments.spark_master,
-        job_endpoint=arguments.job_endpoint, beam_options=arguments.beam_options,
-    )  # fmt: skip
+        runner=arguments.runner,
+        workers=arguments.workers,
+        spark_master=arguments.spark_master,
+        job_endpoint=arguments.job_endpoint,
+        beam_options=arguments.beam_options,
+    )
 
 
 def run_command(arguments: Any) -> int:
@@ -196,9 +228,16 @@ def dedup_command(arguments: Any) -> int:
     from .run import run
 
     recipe = dedup_recipe(
-        arguments.input, exact_only=arguments.exact, bands=arguments.bands, rows=arguments.rows, ngram=arguments.ngram,
-        keep=arguments.keep, text_field=arguments.text_field, id_field=arguments.id_field, output_format=arguments.format,
-    )  # fmt: skip
+        arguments.input,
+        exact_only=arguments.exact,
+        bands=arguments.bands,
+        rows=arguments.rows,
+        ngram=arguments.ngram,
+        keep=arguments.keep,
+        text_field=arguments.text_field,
+        id_field=arguments.id_field,
+        output_format=arguments.format,
+    )
     manifest = run(recipe, arguments.output, options=runner_options(arguments), quiet=arguments.quiet)
     closing(arguments.output, manifest)
     return 0
@@ -227,15 +266,12 @@ def closing(output: str, manifest: dict[str, Any]) -> None:
 
 def tokenizer_command(arguments: Any) -> int:
     """Train a vocabulary, or show one."""
-    from ..tokenizer.train import describe
+    from ..tokenizer.train import describe, train_sentencepiece
+    from .dedup import texts_of
 
     if arguments.action == "info":
         print(json.dumps(describe(arguments.path), indent=1, ensure_ascii=False))
         return 0
-    from .dedup import texts_of
-
-    from ..tokenizer.train import train_sentencepiece  # isort: skip
-
     target = Path(arguments.output)
     if not target.parent.is_dir():
         raise RequestError(f"--output {target}: the folder {target.parent} is not there")
@@ -268,7 +304,9 @@ def cat_command(arguments: Any) -> int:
     from .vocabulary import run_tokenizer
 
     decode = run_tokenizer(arguments.dir)
-    for document in cat(arguments.dir, stream=arguments.stream, shard=arguments.shard, limit=arguments.limit or None, decode=decode):
+    for document in cat(
+        arguments.dir, stream=arguments.stream, shard=arguments.shard, limit=arguments.limit or None, decode=decode
+    ):
         print(json.dumps(document, ensure_ascii=False, default=str))
     return 0
 

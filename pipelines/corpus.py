@@ -1,4 +1,6 @@
-"""The survivors as text: one Parquet or JSONL file for each part, in the order of the input, for those who want a corpus."""
+"""The survivors as text: one Parquet or JSONL file for each part, in the order of the input, for those who want a
+corpus.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,8 @@ class ParquetText:
     """Survivors as Parquet, zstd, a row group as it stood."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._writer = file, None
+        self._file = file
+        self._writer: Any = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a row group."""
@@ -102,7 +105,7 @@ class JsonText:
     """Survivors as JSON lines in one zstd stream: id in hex, `metadata` as an object."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._writer = zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False)
+        self._writer: Any = zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a row group."""

@@ -11,10 +11,21 @@ from .recipe import Recipe, replace_inputs
 
 
 def dedup_recipe(
-    inputs: Sequence[str], *, exact_only: bool = False, bands: int = 14, rows: int = 8, ngram: int = 5, keep: str = "smallest_id",
-    text_field: str = "text", id_field: str | None = None, output_format: str | None = None,
-) -> Recipe:  # fmt: skip
-    """Write the recipe of a deduplication: read, match, write the survivors in the input's format (JSON lines or Parquet)."""
+    inputs: Sequence[str],
+    *,
+    exact_only: bool = False,
+    bands: int = 14,
+    rows: int = 8,
+    ngram: int = 5,
+    keep: str = "smallest_id",
+    text_field: str = "text",
+    id_field: str | None = None,
+    output_format: str | None = None,
+) -> Recipe:
+    """Write the recipe of a deduplication.
+
+    Read, match, write the survivors in the input's format (JSON lines or Parquet).
+    """
     fields = {"text": text_field, "id": id_field}
     named: dict[str, Any] = replace_inputs({"input": {"fields": fields}}, inputs)
     minhash = None if exact_only else {"bands": bands, "rows": rows, "ngram": ngram}
@@ -43,5 +54,11 @@ def texts_of(patterns: Sequence[str], text_field: str = "text") -> Iterator[str]
             for outcome in read(piece, Fields(text=text_field)):
                 keep = outcome.reasons.is_null()
                 if outcome.errors is not None:
-                    keep = [a and b for a, b in zip(keep.to_pylist(), outcome.errors.is_null().to_pylist(), strict=True)]
-                yield from (text for text, kept in zip(outcome.batch.column("text").to_pylist(), keep, strict=True) if kept and text)
+                    keep = [
+                        a and b for a, b in zip(keep.to_pylist(), outcome.errors.is_null().to_pylist(), strict=True)
+                    ]
+                yield from (
+                    text
+                    for text, kept in zip(outcome.batch.column("text").to_pylist(), keep, strict=True)
+                    if kept and text
+                )

@@ -1,6 +1,7 @@
 """A sign of life from inside a long task: records and bytes done, and the record at hand (local runs only).
 
-It lies beside the run, is no part of any result, and is gone when the task ends; after a crash it names where it happened.
+It lies beside the run, is no part of any result, and is gone when the task ends; after a crash it names where it
+happened.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Heartbeat:
         self._said["bytes"] += size
         self._write()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._path is not None and kind is None:
             self._path.unlink(missing_ok=True)
 

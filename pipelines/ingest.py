@@ -1,6 +1,7 @@
 """Ingest: one pass over the input. Read, extract, the recipe's steps in order, then documents and ledger of the part.
 
-A record that cannot be read or processed is quarantined with its place, error and bytes; the rest of the file is still read.
+A record that cannot be read or processed is quarantined with its place, error and bytes; the rest of the file is
+still read.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def apply_step(step: Step, batch: pa.RecordBatch) -> Outcome:
         raise RunError(f"step {step_kind(step)} failed on {rows}: {type(error).__name__}: {error}") from error
     if len(outcome.batch) != len(batch) or len(outcome.reasons) != len(batch):
         raise RunError(
-            f"step {step_kind(step)} got {len(batch)} rows and gave {len(outcome.batch)} rows and {len(outcome.reasons)} reasons; "
+            f"step {step_kind(step)} got {len(batch)} rows and gave {len(outcome.batch)} rows and "
+            f"{len(outcome.reasons)} reasons; "
             "a step gives as many as it got, and null as the reason of rows it keeps"
         )
     return outcome
@@ -86,7 +88,10 @@ class Ingest:
         writer = PartWriter(folder, output_schema(self.recipe.steps), streams, self.recipe.rejected_text)
         missing = [name for name in streams if name not in writer.document_schema.names]
         if missing:
-            raise RunError(f"tokens.streams: no step gives the column {missing[0]!r}; there are {', '.join(writer.document_schema.names)}")
+            raise RunError(
+                f"tokens.streams: no step gives the column {missing[0]!r}; there are "
+                f"{', '.join(writer.document_schema.names)}"
+            )
         with Heartbeat(self.stage.run, task.key, "documents") as heartbeat:
             for piece in task.pieces:
                 for outcome in meter.through("read", read(piece, self.recipe.inputs[piece.source].fields)):
@@ -99,9 +104,16 @@ class Ingest:
             ledger = self.stage.store.put(writer.ledger_path, "data/ledger-", ".parquet")
         first = task.pieces[0]
         return {
-            "source": first.source, "path": first.path, "start": first.start, "files": len(task.pieces), "input_bytes": task.bytes,
-            "documents": documents, "ledger": ledger, "row_groups": writer.row_groups, "tally": writer.tally.as_json(),
-        }  # fmt: skip
+            "source": first.source,
+            "path": first.path,
+            "start": first.start,
+            "files": len(task.pieces),
+            "input_bytes": task.bytes,
+            "documents": documents,
+            "ledger": ledger,
+            "row_groups": writer.row_groups,
+            "tally": writer.tally.as_json(),
+        }
 
     def _batch(self, outcome: Outcome, writer: PartWriter, meter: Meter) -> None:
         """Send one batch through the steps; what falls out on the way goes to the ledger."""
@@ -130,9 +142,14 @@ class Ingest:
         if not self.recipe.quarantine:
             return outcome
         batch = outcome.batch
-        names = [f"{s}/{p}#{n}" for s, p, n in zip(*(batch.column(c).to_pylist() for c in ("source", "path", "place")), strict=True)]
+        names = [
+            f"{s}/{p}#{n}"
+            for s, p, n in zip(*(batch.column(c).to_pylist() for c in ("source", "path", "place")), strict=True)
+        ]
         listed = pa.array([name in self.recipe.quarantine for name in names], pa.bool_())
-        errors = pc.if_else(listed, "listed in the recipe's quarantine", outcome.errors or pa.nulls(len(batch), pa.string()))
+        errors = pc.if_else(
+            listed, "listed in the recipe's quarantine", outcome.errors or pa.nulls(len(batch), pa.string())
+        )
         return Outcome(batch, outcome.reasons, errors, outcome.raw)
 
 
@@ -181,12 +198,21 @@ class _Fate:
 
 
 def warm(steps: Sequence[Step]) -> None:
-    """Compile every kernel that the steps use, before workers start: a process that finds them on disk pays a second."""
+    """Compile every kernel that the steps use, before workers start.
+
+    A process that finds them on disk pays a second.
+    """
     text = "One short document, to compile by: the kernels meet words, lines and 2 numbers.\n\nAnd a second paragraph."
     values: dict[str, list[Any]] = {
-        "id": [bytes(16)] * 2, "source": ["warm"] * 2, "path": ["warm"] * 2, "place": [0, 1], "text": [text, "déjà vu"],
-    }  # fmt: skip
-    batch = pa.RecordBatch.from_arrays([pa.array(values.get(item.name, [None, None]), item.type) for item in DOCUMENT], schema=DOCUMENT)
+        "id": [bytes(16)] * 2,
+        "source": ["warm"] * 2,
+        "path": ["warm"] * 2,
+        "place": [0, 1],
+        "text": [text, "déjà vu"],
+    }
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(values.get(item.name, [None, None]), item.type) for item in DOCUMENT], schema=DOCUMENT
+    )
     for step in steps:
         batch = apply_step(step, batch).batch
 

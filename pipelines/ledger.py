@@ -1,8 +1,8 @@
 """The ledger: one row for every record met, and the two Parquet files that an ingest task writes.
 
-`documents` holds the kept text in row groups of about 8 MiB, each of one stream; `ledger` the fate of everything. Memory is
-bounded: when the open row groups of all streams hold 256 MiB, the largest is flushed. Both depend on nothing but the order
-and size of the rows, so the same input gives the same bytes.
+`documents` holds the kept text in row groups of about 8 MiB, each of one stream; `ledger` the fate of everything.
+Memory is bounded: when the open row groups of all streams hold 256 MiB, the largest is flushed. Both depend on
+nothing but the order and size of the rows, so the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ LEDGER = pa.schema(
 
 
 def keyed(ids: pa.Array, key: str) -> np.ndarray:
-    """Hash ids with a key to uint64 (n,): the same for an id wherever and whenever it is asked (splitmix64 finaliser)."""
+    """Hash ids with a key to uint64 (n,).
+
+    The same for an id wherever and whenever it is asked (splitmix64 finaliser).
+    """
     words = id_words(ids)
     with np.errstate(over="ignore"):
         mixed = words[:, 0] ^ np.uint64(xxhash.xxh3_64_intdigest(key.encode()))
@@ -64,7 +67,11 @@ def keyed(ids: pa.Array, key: str) -> np.ndarray:
 
 def text_bytes(batch: pa.RecordBatch) -> np.ndarray:
     """Count the bytes of each row's text, or of its page where it has no text; int64 (n,)."""
-    size = pc.coalesce(pc.binary_length(batch.column("text")), pc.binary_length(batch.column("html")) if "html" in batch.schema.names else pa.scalar(0, pa.int32()), pa.scalar(0, pa.int32()))
+    size = pc.coalesce(
+        pc.binary_length(batch.column("text")),
+        pc.binary_length(batch.column("html")) if "html" in batch.schema.names else pa.scalar(0, pa.int32()),
+        pa.scalar(0, pa.int32()),
+    )
     return np.asarray(size.to_numpy(zero_copy_only=False), np.int64)
 
 
@@ -120,7 +127,9 @@ class PartWriter:
         scores = [item for item in schema if item.name not in DOCUMENT.names]
         self.ledger_schema = pa.schema([*LEDGER, *scores])
         self.document_path, self.ledger_path = folder / "documents.parquet", folder / "ledger.parquet"
-        self._documents = pq.ParquetWriter(self.document_path, self.document_schema, compression="zstd", compression_level=1)
+        self._documents = pq.ParquetWriter(
+            self.document_path, self.document_schema, compression="zstd", compression_level=1
+        )
         self._ledger = pq.ParquetWriter(self.ledger_path, self.ledger_schema, compression="zstd", compression_level=1)
         self._open: dict[str, list[pa.RecordBatch]] = {}
         self._sizes: dict[str, int] = {}
@@ -181,11 +190,16 @@ class PartWriter:
 
     def _account(self, batch: pa.RecordBatch, fate: str, step: int, sizes: np.ndarray, **more: pa.Array | None) -> None:
         columns = {name: batch.column(name) for name in batch.schema.names}
-        columns.update({name: array for name, array in more.items() if array is not None and name not in ("text", "raw")})
         columns.update(
-            text=more.get("text"), raw=more.get("raw"), bytes=pa.array(sizes), fate=pa.array([fate] * len(batch)),
+            {name: array for name, array in more.items() if array is not None and name not in ("text", "raw")}
+        )
+        columns.update(
+            text=more.get("text"),
+            raw=more.get("raw"),
+            bytes=pa.array(sizes),
+            fate=pa.array([fate] * len(batch)),
             step=pa.array(np.full(len(batch), step, np.int32)),
-        )  # fmt: skip
+        )
         arrays = []
         for item in self.ledger_schema:
             array = columns.get(item.name)
@@ -213,4 +227,6 @@ class PartWriter:
         table = pa.Table.from_batches(self._open.pop(stream), self.document_schema).combine_chunks()
         self._documents.write_table(table, row_group_size=1 << 30)
         ids = table.column("id").combine_chunks()
-        self.row_groups.append({"stream": stream, "documents": len(table), "bytes": self._sizes.pop(stream), "id_sum": str(id_sum(ids))})
+        self.row_groups.append(
+            {"stream": stream, "documents": len(table), "bytes": self._sizes.pop(stream), "id_sum": str(id_sum(ids))}
+        )

@@ -1,19 +1,20 @@
-"""Match: which documents are the same. Signatures by part, one shuffle of packed digests, spanning forests, one union-find.
+"""Match: which documents are the same. Signatures by part, one shuffle of packed digests, spanning forests, one
+union-find.
 
-Nothing but 24 bytes a document and band crosses the shuffle: a 128-bit digest and an address (part << 32 | row). Each part
-links its own repeats and sends one address a digest, so a digest that half the corpus shares stays small; a bucket of n
-addresses costs n − 1 edges. Where a runner keeps its shuffle in memory, bands go in rounds.
+Nothing but 24 bytes a document and band crosses the shuffle: a 128-bit digest and an address (part << 32 | row). Each
+part links its own repeats and sends one address a digest, so a digest that half the corpus shares stays small; a
+bucket of n addresses costs n − 1 edges. Where a runner keeps its shuffle in memory, bands go in rounds.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,16 @@ GROUP_BYTES = 64 << 20  # of one (band, hash range); the bound is 256 MiB
 LOCAL_SHUFFLE_BYTES = 512 << 20  # a round of bands; Beam's local runner takes about 6 bytes of memory a byte
 FAN_IN = 64
 CONTENT = -1  # the band of whole contents
-CLUSTERS = pa.schema([("id", ID), ("kept_id", ID), ("cluster", ID), ("cluster_size", pa.int64()), ("part", pa.int32()), ("row", pa.int64())])
+CLUSTERS = pa.schema(
+    [
+        ("id", ID),
+        ("kept_id", ID),
+        ("cluster", ID),
+        ("cluster_size", pa.int64()),
+        ("part", pa.int32()),
+        ("row", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Sign:
             # Sorted by digest: a hash range is a slice.
             edges = [math.ceil((1 << 64) * number / self.shuffle.ranges) for number in range(1, self.shuffle.ranges)]
             cuts = [0, *np.searchsorted(packed["high"], np.array(edges, np.uint64)).tolist(), len(packed)]
-            for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
+            for number, (first, last) in enumerate(itertools.pairwise(cuts)):
                 if last > first:
                     yield f"{at}-{number:04d}", packed[first:last].tobytes()
 
@@ -105,10 +115,14 @@ class Sign:
             file.write(b"end")
         store = self.stage.store
         return {
-            "part": part.key, "documents": len(ids), "bands": places, "digests": store.put(path, "data/digests-", ".bin"),
-            "ids": put_array(store, ids, "ids"), "lengths": put_array(store, lengths, "lengths"),
+            "part": part.key,
+            "documents": len(ids),
+            "bands": places,
+            "digests": store.put(path, "data/digests-", ".bin"),
+            "ids": put_array(store, ids, "ids"),
+            "lengths": put_array(store, lengths, "lengths"),
             "forest": put_array(store, spanning_forest(np.concatenate(edges)), "forest"),
-        }  # fmt: skip
+        }
 
     def _digests(self, part: Part) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
         """Give ids (n, 2), lengths in bytes (n,), and by band the digests and the rows that have them."""
@@ -133,7 +147,9 @@ class Sign:
         bands = {CONTENT: (content[whole], whole)}
         if minhash is not None:
             stacked = np.concatenate(banded or [np.zeros((minhash.bands, 0, 2), np.uint64)], axis=1)
-            bands.update({band: (np.ascontiguousarray(stacked[band][long]), rows[long]) for band in range(minhash.bands)})
+            bands.update(
+                {band: (np.ascontiguousarray(stacked[band][long]), rows[long]) for band in range(minhash.bands)}
+            )
         return np.concatenate(ids or [empty]), np.concatenate(lengths or [np.zeros(0, np.uint64)]), bands
 
 
@@ -179,7 +195,7 @@ def get_array(store: Store, name: str) -> np.ndarray:
 
 
 def plan_shuffles(dedup: Dedup, documents: int, local: bool) -> list[Shuffle]:
-    """Deal the bands into rounds and each band into hash ranges, by the number of documents alone where that decides names."""
+    """Deal the bands into rounds, and each band into as many hash ranges as the number of documents asks for."""
     bands = [CONTENT, *range(dedup.minhash.bands if dedup.minhash else 0)]
     band_bytes = documents * PACKED.itemsize
     ranges = max(1, math.ceil(band_bytes / GROUP_BYTES))
@@ -199,7 +215,9 @@ def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], options: RunnerOpti
     # A group that no digest fell into has no receipt.
     linked = sorted(key for key in stage.committed() if key.startswith("link-"))
     forests = [receipt["forest"] for receipt in [*signed, *stage.receipts(linked)]]
-    return run_task(stage, "clusters", lambda folder, meter: settle_clusters(stage, dedup, parts, signed, forests, folder))
+    return run_task(
+        stage, "clusters", lambda folder, meter: settle_clusters(stage, dedup, parts, signed, forests, folder)
+    )
 
 
 def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -230,19 +248,29 @@ def settle_clusters(
     by_address = np.argsort(nodes[gone], kind="stable")
     removed = nodes[gone][by_address]
     table = pa.table(
-        [*(binary_ids(column[by_address]) for column in columns), pa.array(np.repeat(sizes, sizes)[gone][by_address]),
-         pa.array((removed >> np.uint64(32)).astype(np.int32)), pa.array((removed & np.uint64(0xFFFFFFFF)).astype(np.int64))],
+        [
+            *(binary_ids(column[by_address]) for column in columns),
+            pa.array(np.repeat(sizes, sizes)[gone][by_address]),
+            pa.array((removed >> np.uint64(32)).astype(np.int32)),
+            pa.array((removed & np.uint64(0xFFFFFFFF)).astype(np.int64)),
+        ],
         schema=CLUSTERS,
-    )  # fmt: skip
+    )
     path = folder / "clusters.parquet"
     pq.write_table(table, path, compression="zstd")
-    bounds = np.searchsorted(removed, np.array([number << 32 for number in range(len(parts) + 1)], np.uint64)).astype(np.uint64)
+    bounds = np.searchsorted(removed, np.array([number << 32 for number in range(len(parts) + 1)], np.uint64)).astype(
+        np.uint64
+    )
     store = stage.store
     return {
-        "clusters": store.put(path, "clusters-", ".parquet"), "count": len(starts), "duplicates": len(removed),
-        "removals": put_array(store, removed & np.uint64(0xFFFFFFFF), "removals"), "bounds": put_array(store, bounds, "bounds"),
-        "largest": int(sizes.max()) if len(sizes) else 0, "digest": digest([part.key for part in parts]),
-    }  # fmt: skip
+        "clusters": store.put(path, "clusters-", ".parquet"),
+        "count": len(starts),
+        "duplicates": len(removed),
+        "removals": put_array(store, removed & np.uint64(0xFFFFFFFF), "removals"),
+        "bounds": put_array(store, bounds, "bounds"),
+        "largest": int(sizes.max()) if len(sizes) else 0,
+        "digest": digest([part.key for part in parts]),
+    }
 
 
 def _of_nodes(stage: Stage, signed: Sequence[Receipt], nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -267,14 +295,20 @@ def keep_order(policy: str, ids: np.ndarray, lengths: np.ndarray, labels: np.nda
 
 def binary_ids(words: np.ndarray) -> pa.Array:
     """Give (n, 2) words as 16-byte ids."""
-    return pa.FixedSizeBinaryArray.from_buffers(ID, len(words), [None, pa.py_buffer(np.ascontiguousarray(words).tobytes())])
+    return pa.FixedSizeBinaryArray.from_buffers(
+        ID, len(words), [None, pa.py_buffer(np.ascontiguousarray(words).tobytes())]
+    )
 
 
 def removals(store: Store, receipt: Receipt, part: int) -> np.ndarray:
     """Read the rows of a part that go, sorted."""
     first, last = (int(bound) for bound in get_array(store, receipt["bounds"])[part : part + 2])
     head = npy_header(store, receipt["removals"])
-    return np.frombuffer(store.read(receipt["removals"], start=head + 8 * first, end=head + 8 * last), "<u8") if last > first else np.zeros(0, "<u8")
+    return (
+        np.frombuffer(store.read(receipt["removals"], start=head + 8 * first, end=head + 8 * last), "<u8")
+        if last > first
+        else np.zeros(0, "<u8")
+    )
 
 
 def npy_header(store: Store, name: str) -> int:

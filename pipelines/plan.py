@@ -7,6 +7,7 @@ new file regroups only its neighbours. The plan is one Parquet table; a Beam gra
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,10 @@ class IngestTask:
     @property
     def bytes(self) -> int:
         """Count the bytes of input."""
-        return sum(max(0, piece.end - piece.start) if piece.format == "jsonl" and piece.end >= 0 else piece.size for piece in self.pieces)
+        return sum(
+            max(0, piece.end - piece.start) if piece.format == "jsonl" and piece.end >= 0 else piece.size
+            for piece in self.pieces
+        )
 
 
 def make_task(number: int, pieces: Sequence[Piece], etags: Sequence[str]) -> IngestTask:
@@ -68,7 +72,9 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
         entries = list_files(item.path)
         for entry in entries:
             if (source, entry.path) in met:
-                raise InputError(f"input {source!r} names the file {entry.path} twice: ids would clash; give the inputs other names")
+                raise InputError(
+                    f"input {source!r} names the file {entry.path} twice: ids would clash; give the inputs other names"
+                )
             met.add((source, entry.path))
             kind = item.format if item.format != "auto" else detect_format(entry.path)
             if entry is entries[0]:  # a wrong mapping is an error at once; other files are met by their own tasks
@@ -77,7 +83,9 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
             ranges = split(entry, kind, recipe.task_bytes)
             if len(ranges) > 1:
                 tasks += flush(held, len(tasks))
-                tasks += [make_task(len(tasks) + i, [_cut(whole, a, b)], [entry.etag]) for i, (a, b) in enumerate(ranges)]
+                tasks += [
+                    make_task(len(tasks) + i, [_cut(whole, a, b)], [entry.etag]) for i, (a, b) in enumerate(ranges)
+                ]
                 continue
             if held and sum(piece.size for piece, _ in held) + entry.size > recipe.task_bytes:
                 tasks += flush(held, len(tasks))
@@ -108,10 +116,21 @@ def ends_group(source: str, path: str, size: int, task_bytes: int) -> bool:
 def plan_table(tasks: Sequence[IngestTask]) -> pa.Table:
     """Write tasks as the plan's table, a row per file or range."""
     rows = [
-        {"task": t.key, "number": t.number, "source": p.source, "path": p.path, "url": p.url, "format": p.format, "size": p.size,
-         "etag": etag, "start": p.start, "end": p.end}
-        for t in tasks for p, etag in zip(t.pieces, t.etags, strict=True)
-    ]  # fmt: skip
+        {
+            "task": t.key,
+            "number": t.number,
+            "source": p.source,
+            "path": p.path,
+            "url": p.url,
+            "format": p.format,
+            "size": p.size,
+            "etag": etag,
+            "start": p.start,
+            "end": p.end,
+        }
+        for t in tasks
+        for p, etag in zip(t.pieces, t.etags, strict=True)
+    ]
     return pa.Table.from_pylist(rows, PLAN)
 
 
@@ -120,7 +139,9 @@ def tasks_of(table: pa.Table) -> Iterator[IngestTask]:
     rows: list[dict[str, Any]] = []
     for row in [*table.to_pylist(), {"task": None}]:
         if rows and row["task"] != rows[0]["task"]:
-            pieces = tuple(Piece(r["url"], r["source"], r["path"], r["format"], r["size"], r["start"], r["end"]) for r in rows)
+            pieces = tuple(
+                Piece(r["url"], r["source"], r["path"], r["format"], r["size"], r["start"], r["end"]) for r in rows
+            )
             yield IngestTask(rows[0]["task"], rows[0]["number"], pieces, tuple(r["etag"] for r in rows))
             rows = []
         rows.append(row)
@@ -151,14 +172,14 @@ def pin(store: Store, tasks: Sequence[IngestTask]) -> tuple[str, list[PlanChunk]
             now = here.get((row["source"], row["path"]))
             if now is not None and now != (row["size"], row["etag"]):
                 raise InputError(
-                    f"the input {row['path']} of {row['source']!r} changed since this run pinned it: it had {row['size']} bytes "
-                    f"(etag {row['etag']}), now {now[0]} (etag {now[1]}); restore it, or choose another --output"
+                    f"the input {row['path']} of {row['source']!r} changed since this run pinned it: it had "
+                    f"{row['size']} bytes (etag {row['etag']}), now {now[0]} (etag {now[1]}); restore it, or choose another --output"
                 )
     body = io.BytesIO()
     pq.write_table(table, body, compression="zstd")
     name = store.put(body.getvalue(), "plan-", ".parquet")
     ends = [*range(0, len(tasks), CHUNK_TASKS), len(tasks)]
-    return name, [PlanChunk(store, name, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    return name, [PlanChunk(store, name, a, b) for a, b in itertools.pairwise(ends)]
 
 
 def require_tasks(tasks: Sequence[IngestTask]) -> None:

@@ -1,6 +1,7 @@
 """Progress on every runner, from receipts and signs of life: stage, parts, documents, MB/s, what is left.
 
-Start-up and compiling are told apart from work. On a terminal one line is redrawn; elsewhere a line is written now and then.
+Start-up and compiling are told apart from work. On a terminal one line is redrawn; elsewhere a line is written now
+and then.
 """
 
 from __future__ import annotations
@@ -108,8 +109,12 @@ class _Watch(threading.Thread):
         if self._working is None and not done:
             return f"{self._what:<12} starting workers, {now - self._started:.0f} s"
         receipts = [receipt for receipt in self._seen.values() if receipt]
-        documents = sum(_documents(receipt) for receipt in receipts) + (0 if done else sum(beat["records"] for beat in self._alive))
-        size = sum(_bytes(receipt) for receipt in receipts) + (0 if done else sum(beat["bytes"] for beat in self._alive))
+        documents = sum(_documents(receipt) for receipt in receipts) + (
+            0 if done else sum(beat["records"] for beat in self._alive)
+        )
+        size = sum(_bytes(receipt) for receipt in receipts) + (
+            0 if done else sum(beat["bytes"] for beat in self._alive)
+        )
         start = self._started if done else self._working or self._started
         took = max(now - start, 1e-6)
         line = f"{self._what:<12} {len(self._seen)}/{len(self._keys)} parts  {documents:,} documents"

@@ -1,9 +1,9 @@
 """Publish: the survivors as token shards. A document shuffle by files: nothing crosses a runner's shuffle.
 
-Row groups are dealt to shards by a keyed permutation and cut by cumulative bytes, so that a shard of 512 MiB meets about 64
-row groups from different parts. A shard task reads its row groups, drops duplicates, applies the `final` edits, encodes to
-a local file, orders by (keyed hash of id, id) and writes. Validation is split off in the same read; slices are merged
-behind a GroupByKey of names.
+Row groups are dealt to shards by a keyed permutation and cut by cumulative bytes, so that a shard of 512 MiB meets
+about 64 row groups from different parts. A shard task reads its row groups, drops duplicates, applies the `final`
+edits, encodes to a local file, orders by (keyed hash of id, id) and writes. Validation is split off in the same read;
+slices are merged behind a GroupByKey of names.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class Publish:
                     lists = tokenizer.encode(batch.column("text"))
                 with meter.on("write"):
                     spooled.add(batch, lists)
-                held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < np.uint64(int(self._share() * (1 << 64)))
+                held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < np.uint64(
+                    int(self._share() * (1 << 64))
+                )
                 accounts.append({**account, "validation": int(held_out.sum()), "train": int((~held_out).sum())})
                 heartbeat.add(len(batch), group.bytes)
         with meter.on("write"):
@@ -124,23 +126,33 @@ class Publish:
             ids = table.column("id").combine_chunks()
             order = np.lexsort((*id_words(ids).byteswap().T[::-1], keyed(ids, f"{self.recipe.seed} order")))
             out = keyed(ids, f"{self.recipe.seed} validation")[order] < np.uint64(int(self._share() * (1 << 64)))
-            entry = self._shard(f"train/{task.stream}" if self._streams() else "train", task.number, spooled, table, order[~out], folder)
+            entry = self._shard(
+                f"train/{task.stream}" if self._streams() else "train", task.number, spooled, table, order[~out], folder
+            )
             return {
-                "stream": task.stream, "number": task.number, "row_groups": accounts, "documents": len(table),
-                "id_sum": str(id_sum(ids)), "shard": None if entry is None else entry.to_json(),
+                "stream": task.stream,
+                "number": task.number,
+                "row_groups": accounts,
+                "documents": len(table),
+                "id_sum": str(id_sum(ids)),
+                "shard": None if entry is None else entry.to_json(),
                 "validation": self._slice(spooled, table, order[out], folder),
-            }  # fmt: skip
+            }
 
     def _streams(self) -> bool:
         assert self.recipe.tokens is not None
         return bool(self.recipe.tokens.streams)
 
-    def _shard(self, stream: str, number: int, spooled: Spool, table: pa.Table, order: np.ndarray, folder: Path) -> ShardEntry | None:
+    def _shard(
+        self, stream: str, number: int, spooled: Spool, table: pa.Table, order: np.ndarray, folder: Path
+    ) -> ShardEntry | None:
         """Write the documents of `order` as a shard; none, no shard."""
         if not len(order):
             return None
         payload, ends = spooled.ordered(order, folder / f"payload-{len(order)}")
-        return put_shard(self.stage.store, stream, number, payload, ends, self.vocabulary, self.recipe, table.take(pa.array(order)))
+        return put_shard(
+            self.stage.store, stream, number, payload, ends, self.vocabulary, self.recipe, table.take(pa.array(order))
+        )
 
     def _slice(self, spooled: Spool, table: pa.Table, order: np.ndarray, folder: Path) -> dict[str, Any] | None:
         """Leave the validation documents of this shard for the task that merges them."""
@@ -150,11 +162,18 @@ class Publish:
         body = io.BytesIO()
         pq.write_table(table.take(pa.array(order)).append_column("end", pa.array(ends)), body, compression="zstd")
         store = self.stage.store
-        return {"tokens": store.put(payload, "slices/", ".bin"), "documents": store.put(body.getvalue(), "slices/", ".parquet"), "rows": len(order)}
+        return {
+            "tokens": store.put(payload, "slices/", ".bin"),
+            "documents": store.put(body.getvalue(), "slices/", ".parquet"),
+            "rows": len(order),
+        }
 
 
 def validation_key(task: ShardTask, share: float) -> str:
-    """Name the validation shard that a training shard's slice goes to: as many slices as make a shard's worth of text."""
+    """Name the validation shard that a training shard's slice goes to.
+
+    As many slices as make a shard's worth of text.
+    """
     return json.dumps([task.stream, task.number // max(1, int(1 / share))])
 
 
@@ -186,8 +205,16 @@ class MergeValidation:
             payload, ends = spooled.ordered(order, folder / "payload")
             assert self.recipe.tokens is not None
             name = f"validation/{stream}" if self.recipe.tokens.streams else "validation"
-            entry = put_shard(store, name, number, payload, ends, self.vocabulary, self.recipe, table.take(pa.array(order)))
-        return {"stream": stream, "number": number, "documents": len(table), "id_sum": str(id_sum(ids)), "shard": entry.to_json()}
+            entry = put_shard(
+                store, name, number, payload, ends, self.vocabulary, self.recipe, table.take(pa.array(order))
+            )
+        return {
+            "stream": stream,
+            "number": number,
+            "documents": len(table),
+            "id_sum": str(id_sum(ids)),
+            "shard": entry.to_json(),
+        }
 
 
 class Spool:
@@ -260,16 +287,29 @@ def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def put_shard(
-    store: Store, stream: str, number: int, payload: Path, ends: np.ndarray, vocabulary: Vocabulary, recipe: Recipe, documents: pa.Table
+    store: Store,
+    stream: str,
+    number: int,
+    payload: Path,
+    ends: np.ndarray,
+    vocabulary: Vocabulary,
+    recipe: Recipe,
+    documents: pa.Table,
 ) -> ShardEntry:
     """Write a shard's files under the stage."""
     assert recipe.tokens is not None
     body = io.BytesIO()
     pq.write_table(documents, body, compression="zstd", row_group_size=1 << 16)
     return write_shard(
-        store, stream=stream, number=number, payload=payload, ends=ends, vocabulary=vocabulary, packs=pack_values(recipe),
+        store,
+        stream=stream,
+        number=number,
+        payload=payload,
+        ends=ends,
+        vocabulary=vocabulary,
+        packs=pack_values(recipe),
         documents=body.getvalue(),
-    )  # fmt: skip
+    )
 
 
 def pack_values(recipe: Recipe) -> list[Pack]:
@@ -284,11 +324,17 @@ def vocabulary_of(recipe: Recipe, path: str) -> Vocabulary:
     assert recipe.tokenizer is not None
     tokenizer = load_tokenizer(path) if recipe.tokenizer.eos is None else load_tokenizer(path, eos=recipe.tokenizer.eos)
     if tokenizer.eos_id is None:
-        raise RequestError(f"the tokenizer {tokenizer.name} names no end-of-document token: give its text in the recipe's tokenizer.eos")
+        raise RequestError(
+            f"the tokenizer {tokenizer.name} names no end-of-document token: give its text in tokenizer.eos"
+        )
     if recipe.tokens.bos and tokenizer.bos_id is None:
         raise RequestError(f"tokens.bos is true, but the tokenizer {tokenizer.name} has no BOS token")
     dtype = np.dtype(tokenizer.dtype).name
     return Vocabulary(
-        dtype=dtype, size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint, eos_id=tokenizer.eos_id,
-        bos_id=tokenizer.bos_id if recipe.tokens.bos else None, name=tokenizer.name,
-    )  # fmt: skip
+        dtype=dtype,
+        size=tokenizer.vocab_size,
+        fingerprint=tokenizer.fingerprint,
+        eos_id=tokenizer.eos_id,
+        bos_id=tokenizer.bos_id if recipe.tokens.bos else None,
+        name=tokenizer.name,
+    )

@@ -11,7 +11,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from .. import InputError, RecipeError
 from ..transforms import STEPS
@@ -71,7 +80,9 @@ def build_step(name: str, fields: dict[str, Any]) -> Step:
         return step
     kinds: Mapping[str, Any] = step_kinds()
     if name not in kinds:
-        raise ValueError(f"there is no step {name!r}; known are {', '.join(sorted(kinds))}, or an import path `module:Name`")
+        raise ValueError(
+            f"there is no step {name!r}; known are {', '.join(sorted(kinds))}, or an import path `module:Name`"
+        )
     step = kinds[name](**fields)
     assert isinstance(step, Step)
     return step
@@ -98,7 +109,11 @@ def dump_step(step: Step) -> Any:
     """Write a step as a recipe names it."""
     kind = step_kind(step)
     fields = step.model_dump(mode="json", exclude={"kind"}) if isinstance(step, BaseModel) else repr(step)
-    return {kind if type(step).__module__.startswith("penstock.") else f"{type(step).__module__}:{type(step).__name__}": fields}
+    return {
+        kind
+        if type(step).__module__.startswith("penstock.")
+        else f"{type(step).__module__}:{type(step).__name__}": fields
+    }
 
 
 StepField = Annotated[
@@ -110,7 +125,10 @@ StepField = Annotated[
 
 
 class Input(Frozen):
-    """Where documents come from. The path is a file, a folder, a glob or an fsspec URL, relative to the recipe's folder."""
+    """Where documents come from.
+
+    The path is a file, a folder, a glob or an fsspec URL, relative to the recipe's folder.
+    """
 
     path: str
     format: Literal["auto", "warc", "jsonl", "parquet", "text"] = "auto"
@@ -131,7 +149,9 @@ class Dedup(Frozen):
     @model_validator(mode="after")
     def _some_kind(self) -> Dedup:
         if not self.exact and self.minhash is None:
-            raise ValueError("exact is false and minhash is null, so nothing would be matched: set one, or leave `dedup` out")
+            raise ValueError(
+                "exact is false and minhash is null, so nothing would be matched: set one, or leave `dedup` out"
+            )
         return self
 
 
@@ -239,7 +259,10 @@ class Recipe(Frozen):
             raise RecipeError(f"{where}: " + "; ".join(map(fault, error.errors()))) from error
 
     def fingerprint(self) -> str:
-        """Hash what decides the output: every field but the places of the inputs, every step with its version and models."""
+        """Hash what decides the output.
+
+        Every field but the places of the inputs, every step with its version and models.
+        """
         value = self.model_dump(mode="json", exclude={"inputs", "steps", "final"})
         value["inputs"] = {name: item.model_dump(mode="json", exclude={"path"}) for name, item in self.inputs.items()}
         value["steps"] = [step_fingerprint(step) for step in self.steps]
@@ -249,15 +272,23 @@ class Recipe(Frozen):
 
 def digest(value: Any) -> str:
     """Hash a JSON value: sha256 of its canonical form, 32 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    ).hexdigest()[:32]
 
 
 def fault(error: Any) -> str:
     """Say one of pydantic's faults in words: field, value, what is allowed."""
     place = ".".join(str(part) for part in error["loc"]) or "recipe"
-    message = error["msg"].removeprefix("Value error, ").replace("Extra inputs are not permitted", "there is no such field")
+    message = (
+        error["msg"].removeprefix("Value error, ").replace("Extra inputs are not permitted", "there is no such field")
+    )
     value = error.get("input")
-    shown = "" if isinstance(value, (dict, list, Recipe)) or message.startswith(("a step", "there is no step")) else f" (is {value!r})"
+    shown = (
+        ""
+        if isinstance(value, (dict, list, Recipe)) or message.startswith(("a step", "there is no step"))
+        else f" (is {value!r})"
+    )
     return f"{place}: {message}{shown}"
 
 
@@ -280,16 +311,14 @@ def set_field(value: dict[str, Any], override: str) -> None:
 
 def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
     """Put the command line's globs in the place of the recipe's inputs, keeping format and fields of the first one."""
-    first = next(iter(named.items()), ("input", {})) if isinstance(named, dict) else ("input", {})
-    name, like = first[0], first[1] if isinstance(first[1], dict) else {}
-    made = {}
+    name, like = next(iter(named.items())) if isinstance(named, dict) and named else ("input", {})
+    like = like if isinstance(like, dict) else {}
+    made: dict[str, Any] = {}
     for number, glob in enumerate(globs):
         label, sign, path = glob.partition("=")
         if not sign or "/" in label or ":" in label:
             label, path = name if number == 0 else f"{name}{number + 1}", glob
         made[label] = {**like, "path": path}
-        if number or sign:
-            made[label].setdefault("format", "auto")
     return made
 
 

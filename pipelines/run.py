@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import __version__
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .corpus import TextTask, WriteText, text_stage
@@ -29,10 +27,11 @@ from .match import Part, match, match_stage, warm_match
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, tokens_stage, vocabulary_of
-from .recipe import Recipe, digest, step_kind
+from .recipe import Recipe, digest
 from .reconcile import check, check_part, check_readers, check_shards
 from .runners import Job, RunnerOptions, preflight, run_job
-from .stage import COST, Receipt, Stage
+from .stage import Receipt, Stage
+from .summary import cost, summarize
 from .survivors import RowGroup, Survivors, receipt_items
 from .vocabulary import local_copy, make_vocabulary, vocabulary_stage
 
@@ -54,9 +53,15 @@ class Run:
 
 
 def run(
-    recipe: Recipe, output: str | Path | None = None, *, runner: str = "local", workers: int | None = None, quiet: bool = False,
-    options: RunnerOptions | None = None, store_options: dict[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    recipe: Recipe,
+    output: str | Path | None = None,
+    *,
+    runner: str = "local",
+    workers: int | None = None,
+    quiet: bool = False,
+    options: RunnerOptions | None = None,
+    store_options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Run a recipe, or what is missing of it, and give the manifest.
 
     `output` is a folder or an fsspec URL, `runs/<name>` by default. What a stage has committed is not computed again; a
@@ -79,8 +84,9 @@ def run(
     survivors = Survivors(
         store.child(f"documents/{state.stages['documents']}"),
         store.child(f"duplicates/{state.stages['duplicates']}") if clusters else None,
-        receipt_items(clusters), recipe.final,
-    )  # fmt: skip
+        receipt_items(clusters),
+        recipe.final,
+    )
     upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
     dropped = int(clusters["duplicates"]) if clusters else 0
     text(state, survivors, groups, upstream, dropped)
@@ -130,19 +136,55 @@ def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], l
         key = digest([receipt["source"], receipt["path"], receipt["start"], receipt["documents"]])
         row = 0
         for at, group in enumerate(receipt["row_groups"]):
-            value = RowGroup(number, key, receipt["documents"], at, row, group["stream"], group["documents"], group["bytes"], group["id_sum"])
+            value = RowGroup(
+                number,
+                key,
+                receipt["documents"],
+                at,
+                row,
+                group["stream"],
+                group["documents"],
+                group["bytes"],
+                group["id_sum"],
+            )
             groups.append(value)
             row += group["documents"]
         parts.append(Part(number, key, store, receipt["documents"], row))
         size = sum(group["bytes"] for group in receipt["row_groups"])
-        rows.append({"part": number, "source": receipt["source"], "path": receipt["path"], "start": receipt["start"],
-                     "documents_object": receipt["documents"], "ledger_object": receipt["ledger"], "documents": row, "bytes": size,
-                     "id_sum": receipt["tally"]["id_sum_kept"]})  # fmt: skip
-    table = [{"part": g.part, "row_group": g.number, "stream": g.stream, "documents": g.documents, "bytes": g.bytes, "id_sum": g.id_sum} for g in groups]
+        rows.append(
+            {
+                "part": number,
+                "source": receipt["source"],
+                "path": receipt["path"],
+                "start": receipt["start"],
+                "documents_object": receipt["documents"],
+                "ledger_object": receipt["ledger"],
+                "documents": row,
+                "bytes": size,
+                "id_sum": receipt["tally"]["id_sum_kept"],
+            }
+        )
+    table = [
+        {
+            "part": g.part,
+            "row_group": g.number,
+            "stream": g.stream,
+            "documents": g.documents,
+            "bytes": g.bytes,
+            "id_sum": g.id_sum,
+        }
+        for g in groups
+    ]
     for name, content in (("parts", rows), ("row_groups", table)):
         body = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(content) if content else pa.table({"part": pa.array([], pa.int32())}), body, compression="zstd")
-        state.tables[name] = f"documents/{state.stages['documents']}/" + store.put(body.getvalue(), f"{name}-", ".parquet")
+        pq.write_table(
+            pa.Table.from_pylist(content) if content else pa.table({"part": pa.array([], pa.int32())}),
+            body,
+            compression="zstd",
+        )
+        state.tables[name] = f"documents/{state.stages['documents']}/" + store.put(
+            body.getvalue(), f"{name}-", ".parquet"
+        )
     return groups, parts
 
 
@@ -186,7 +228,7 @@ def text(state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream:
 
 def publish(
     state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream: Sequence[str], dropped: int
-) -> tuple[Generation, list[Receipt]] | None:
+) -> Generation | None:
     """Publish the survivors as token shards, where the recipe asks for it."""
     state.stages["tokenizer"] = state.stages["tokens"] = None
     recipe = state.recipe
@@ -213,7 +255,7 @@ def publish(
     check_shards(receipts, validations)
     state.costs["tokens"] = cost([*receipts, *validations])
     state.stages["tokens"] = stage.hash
-    return generation(stage, recipe, vocabulary, [*receipts, *validations]), receipts
+    return generation(stage, recipe, vocabulary, [*receipts, *validations])
 
 
 def generation(stage: Stage, recipe: Recipe, vocabulary: Any, receipts: Sequence[Receipt]) -> Generation:
@@ -225,115 +267,22 @@ def generation(stage: Stage, recipe: Recipe, vocabulary: Any, receipts: Sequence
     return made
 
 
-def conclude(state: Run, receipts: Sequence[Receipt], dropped: int, tokens: tuple[Generation, list[Receipt]] | None) -> dict[str, Any]:
+def conclude(state: Run, receipts: Sequence[Receipt], dropped: int, tokens: Generation | None) -> dict[str, Any]:
     """Sum up, check the whole, write `manifest.json` and `report.html`."""
     from .report import write_report
 
-    tallies = [receipt["tally"] for receipt in receipts]
-    total = {name: sum(tally[name] for tally in tallies) for name in ("documents_in", "kept", "rejected", "quarantined")}
     manifest = {
-        "penstock": __version__, "format": 1, "name": state.recipe.name,
-        "recipe": state.recipe.model_dump(mode="json"), "recipe_fingerprint": state.recipe.fingerprint(),
-        "steps": [step_kind(step) for step in state.recipe.steps], "stages": state.stages, "tables": state.tables,
-        **total, "kept": total["kept"] - dropped, "duplicates": dropped,
-        "rejected_by_rule": by_rule(tallies), "funnel": funnel(state.recipe, tallies), "languages": languages(tallies),
-        "bytes_kept": sum(group["bytes"] for receipt in receipts for group in receipt["row_groups"]),
-        **token_counts(tokens), "versions": versions(), "models": models(state.recipe), "cost": state.costs,
-    }  # fmt: skip
-    check("documents in ≠ kept + rejected + duplicates + quarantined", manifest["documents_in"],
-          manifest["kept"] + manifest["rejected"] + manifest["duplicates"] + manifest["quarantined"])  # fmt: skip
+        **summarize(state.recipe, receipts, dropped, tokens),
+        "stages": state.stages,
+        "tables": state.tables,
+        "cost": state.costs,
+    }
+    accounted = sum(manifest[name] for name in ("kept", "rejected", "duplicates", "quarantined"))
+    check("documents in ≠ kept + rejected + duplicates + quarantined", manifest["documents_in"], accounted)
     if tokens is not None:
-        check("documents kept ≠ documents in shards", manifest["kept"], sum(shard.documents for shard in tokens[0].shards))
+        check("documents kept ≠ documents in shards", manifest["kept"], sum(shard.documents for shard in tokens.shards))
     crash_point("manifest-about-to-be-put")
     state.store.replace("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
     with state.progress.phase("report"):
         write_report(state.store, manifest)
     return manifest
-
-
-def token_counts(tokens: tuple[Generation, list[Receipt]] | None) -> dict[str, Any]:
-    """Count tokens by stream, and name the data set by the digest of its payloads."""
-    if tokens is None:
-        return {"tokens": 0, "tokens_sha256": None, "streams": {}}
-    streams: dict[str, dict[str, int]] = {}
-    for shard in tokens[0].shards:
-        entry = streams.setdefault(shard.stream, {"documents": 0, "tokens": 0})
-        entry["documents"] += shard.documents
-        entry["tokens"] += shard.tokens
-    return {"tokens": sum(shard.tokens for shard in tokens[0].shards), "tokens_sha256": tokens[0].tokens_sha256, "streams": streams}
-
-
-def funnel(recipe: Recipe, tallies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sum the parts' funnels: a row per step, fate and rule."""
-    kinds = ["read", *(step_kind(step) for step in recipe.steps)]
-    summed: dict[str, list[int]] = {}
-    for tally in tallies:
-        for key, (count, size) in tally["funnel"].items():
-            entry = summed.setdefault(key, [0, 0])
-            entry[0] += count
-            entry[1] += size
-    rows = []
-    for key, (count, size) in summed.items():
-        step, fate, rule = key.split("|", 2)
-        rows.append({"step": int(step), "kind": kinds[int(step) + 1], "fate": fate, "rule": rule or None, "documents": count, "bytes": size})
-    return sorted(rows, key=lambda row: (row["step"], row["fate"] == "kept", row["fate"], -row["documents"], row["rule"] or ""))
-
-
-def by_rule(tallies: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Count rejected documents by rule."""
-    counts: dict[str, int] = {}
-    for tally in tallies:
-        for key, (count, _) in tally["funnel"].items():
-            _, fate, rule = key.split("|", 2)
-            if fate == "rejected":
-                counts[rule] = counts.get(rule, 0) + count
-    return dict(sorted(counts.items()))
-
-
-def languages(tallies: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
-    """Sum documents and bytes by language, most documents first."""
-    summed: dict[str, list[int]] = {}
-    for tally in tallies:
-        for name, (count, size) in tally["languages"].items():
-            entry = summed.setdefault(name, [0, 0])
-            entry[0] += count
-            entry[1] += size
-    return dict(sorted(summed.items(), key=lambda item: (-item[1][0], item[0])))
-
-
-def cost(receipts: Sequence[Receipt]) -> dict[str, Any]:
-    """Sum what tasks say they spent: CPU seconds by what they were spent on, and the peak memory of a process."""
-    costs = [receipt[COST] for receipt in receipts if COST in receipt]
-    by: dict[str, float] = {}
-    for item in costs:
-        for name, seconds in item["by"].items():
-            by[name] = round(by.get(name, 0.0) + seconds, 4)
-    return {
-        "tasks": len(costs), "cpu_seconds": round(sum(item["cpu"] for item in costs), 3), "by": by,
-        "peak_rss_bytes": max((item["peak_rss_bytes"] for item in costs), default=0),
-        "input_bytes": sum(int(receipt.get("input_bytes") or 0) for receipt in receipts),
-    }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Name what computed the run."""
-    from importlib import metadata
-
-    names = ("apache-beam", "numpy", "pyarrow", "numba", "fastwarc", "resiliparse", "sentencepiece", "tokenizers", "tiktoken", "fsspec")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"penstock": __version__, "python": platform.python_version(), **found}
-
-
-def models(recipe: Recipe) -> dict[str, str]:
-    """Name the digest of every model that a step uses."""
-    found = {}
-    for step in recipe.steps:
-        fingerprint = step.fingerprint() if hasattr(step, "fingerprint") else {}
-        found.update({f"{step_kind(step)}.{name}": str(value) for name, value in fingerprint.items() if name.endswith("sha256")})
-    return found
-

@@ -1,10 +1,11 @@
 """A stage, a task, a commit: the idea that carries everything.
 
-A stage is a folder addressed by the hash of all that decides its content: its slice of the recipe, the stage before it,
-the versions of what computes it; never paths, times, runner or workers. A task is a plain function from a task to a
-receipt. It writes data objects under names that hold a hash of their content, then puts one small JSON receipt, only if
-there is none, under a name that depends on the task alone. A task whose receipt stands is skipped. Who loses the race reads
-the winner's receipt: equal content is success, other content a broken promise. What no receipt names is garbage.
+A stage is a folder addressed by the hash of all that decides its content: its slice of the recipe, the stage before
+it, the versions of what computes it; never paths, times, runner or workers. A task is a plain function from a task to
+a receipt. It writes data objects under names that hold a hash of their content, then puts one small JSON receipt,
+only if there is none, under a name that depends on the task alone. A task whose receipt stands is skipped. Who loses
+the race reads the winner's receipt: equal content is success, other content a broken promise. What no receipt names
+is garbage.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from .. import CommitConflictError, RunError, __version__
 from ..sharding.store import Store, crash_point, register_crash_points
 from .recipe import digest
 
-register_crash_points("task-started", "task-computed", "receipt-about-to-be-put", "stage-done", "manifest-about-to-be-put")
+register_crash_points(
+    "task-started", "task-computed", "receipt-about-to-be-put", "stage-done", "manifest-about-to-be-put"
+)
 
 Receipt = dict[str, Any]
 #: What a receipt may say beyond its content: two runs of one task need not agree on it.
@@ -51,7 +54,12 @@ class Stage:
     @classmethod
     def of(cls, run: Store, name: str, slice_of_recipe: Any, versions: dict[str, str]) -> Stage:
         """Address a stage by what decides its content."""
-        return cls(name, digest({"stage": name, "recipe": slice_of_recipe, "versions": versions}), run, tuple(sorted(versions.items())))
+        return cls(
+            name,
+            digest({"stage": name, "recipe": slice_of_recipe, "versions": versions}),
+            run,
+            tuple(sorted(versions.items())),
+        )
 
     @property
     def store(self) -> Store:
@@ -64,7 +72,8 @@ class Stage:
             here = __version__ if name == "penstock" else metadata.version(name)
             if here != wanted:
                 raise RunError(
-                    f"this worker has {name} {here}, but the run was planned with {wanted}: install {name}=={wanted} on every worker"
+                    f"this worker has {name} {here}, but the run was planned with {wanted}: "
+                    f"install {name}=={wanted} on every worker"
                 )
 
     def receipt(self, key: str) -> Receipt | None:
@@ -82,8 +91,8 @@ class Stage:
         standing: Receipt = json.loads(self.store.commit_once(receipt_name(key), body))
         if without_cost(standing) != without_cost(json.loads(body)):
             raise CommitConflictError(
-                f"task {key} of stage {self.name}/{self.hash} gave other content than what is committed there: a step is not "
-                f"deterministic, or a package changed under one version; use another --output, or remove that folder"
+                f"task {key} of stage {self.name}/{self.hash} gave other content than what is committed there: "
+                f"a step is not deterministic, or a package changed under one version; use another --output, or remove that folder"
             )
         return standing
 
@@ -97,7 +106,9 @@ class Stage:
             found = list(pool.map(self.receipt, keys))
         for key, receipt in zip(keys, found, strict=True):
             if receipt is None:
-                raise RunError(f"task {key} of stage {self.name}/{self.hash} left no receipt: run the same command again")
+                raise RunError(
+                    f"task {key} of stage {self.name}/{self.hash} left no receipt: run the same command again"
+                )
         return [receipt for receipt in found if receipt is not None]
 
 

@@ -49,7 +49,12 @@ class Survivors:
         with self.documents.open(group.name) as file:
             table = pq.ParquetFile(file).read_row_group(group.number)
         batch = table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
-        met = {"part": group.part, "row_group": group.number, "in": len(batch), "id_sum": str(id_sum(batch.column("id")))}
+        met = {
+            "part": group.part,
+            "row_group": group.number,
+            "in": len(batch),
+            "id_sum": str(id_sum(batch.column("id"))),
+        }
         stays = np.ones(len(batch), bool)
         gone = self._gone(group.part)
         inside = gone[(gone >= group.row) & (gone < group.row + len(batch))].astype(np.int64)
@@ -63,7 +68,10 @@ class Survivors:
         for step in self.final:
             outcome = apply_step(step, batch)
             if outcome.reasons.null_count < len(batch):
-                raise RunError(f"the final step {step_kind(step)} dropped a document; steps under `final` only edit, others stand under `steps`")
+                raise RunError(
+                    f"the final step {step_kind(step)} dropped a document; steps under `final` only edit, "
+                    "others stand under `steps`"
+                )
             batch = outcome.batch
         return batch
 

@@ -1,4 +1,6 @@
-"""The run's tokenizer: the user's file kept beside the run, or a vocabulary trained on a keyed sample of the survivors."""
+"""The run's tokenizer: the user's file kept beside the run, or a vocabulary trained on a keyed sample of the
+survivors.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def given_file(recipe: Recipe) -> bytes:
         with fsspec.open(path, "rb") as file:
             return bytes(file.read())
     except (OSError, ValueError) as error:
-        raise InputError(f"tokenizer.path: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(
+            f"tokenizer.path: {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def make_vocabulary(stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Sequence[RowGroup]) -> Receipt:
@@ -53,7 +57,9 @@ def make_vocabulary(stage: Stage, recipe: Recipe, survivors: Survivors, row_grou
     return run_task(stage, "tokenizer", lambda folder, meter: _compute(stage, recipe, survivors, row_groups, meter))
 
 
-def _compute(stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Sequence[RowGroup], meter: Meter) -> Receipt:
+def _compute(
+    stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Sequence[RowGroup], meter: Meter
+) -> Receipt:
     assert recipe.tokenizer is not None
     train = recipe.tokenizer.train
     if train is None:
@@ -67,7 +73,10 @@ def _compute(stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Seq
     with meter.on("sample"):
         texts = sample(survivors, row_groups, train.sample_bytes, f"{recipe.seed} vocabulary")
     if not texts:
-        raise RequestError("tokenizer.train: no document was kept, so there is nothing to train a vocabulary on; loosen the steps, or name a tokenizer's path")
+        raise RequestError(
+            "tokenizer.train: no document was kept, so there is nothing to train a vocabulary on; "
+            "loosen the steps, or name a tokenizer's path"
+        )
     with meter.on("train"):
         body = train_sentencepiece(texts, train.vocab_size, model_type=train.model_type)
     name = stage.store.put(body, "trained-", ".model")
@@ -75,7 +84,10 @@ def _compute(stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Seq
 
 
 def sample(survivors: Survivors, row_groups: Sequence[RowGroup], wanted: int, key: str) -> list[str]:
-    """Choose about `wanted` bytes of text by keyed hash: of row groups first, then of documents; in the order of the hash."""
+    """Choose about `wanted` bytes of text by keyed hash: of row groups first, then of documents.
+
+    In the order of the hash.
+    """
     ordered = sorted(row_groups, key=lambda group: digest([key, group.part_key, group.number]))
     texts: list[str] = []
     hashes: list[np.ndarray] = []
@@ -105,7 +117,10 @@ _copies: dict[tuple[str, str], str] = {}
 
 
 def local_copy(store: Store, name: str) -> str:
-    """Give a path on this machine of a tokenizer file that lies with the run; copied once a process from an object store."""
+    """Give a path on this machine of a tokenizer file that lies with the run.
+
+    Copied once a process from an object store.
+    """
     path = store.local(name)
     if path is not None:
         return str(path)
@@ -127,4 +142,5 @@ def run_tokenizer(directory: str) -> Callable[[Sequence[int]], str]:
         raise RequestError(f"{directory} holds no tokens: its recipe asked for text alone")
     store = run.child(f"tokenizer/{stage}")
     made = json.loads(store.read("receipts/tokenizer.json"))
-    return load_tokenizer(local_copy(store, made["file"])).decode
+    decode: Callable[[Sequence[int]], str] = load_tokenizer(local_copy(store, made["file"])).decode
+    return decode

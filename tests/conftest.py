@@ -26,13 +26,22 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three JSON-lines files of 240 documents with exact and near-duplicates; the words come from a fixed seed."""
     folder = tmp_path_factory.mktemp("corpus")
     chance = random.Random(7)
-    words = [f"{a}{b}" for a in ("al", "be", "cor", "den", "el", "fa", "gro", "hin") for b in ("da", "ver", "mon", "tis", "kal", "rup", "sen")]
+    words = [
+        f"{a}{b}"
+        for a in ("al", "be", "cor", "den", "el", "fa", "gro", "hin")
+        for b in ("da", "ver", "mon", "tis", "kal", "rup", "sen")
+    ]
     texts = [" ".join(chance.choices(words, k=chance.randint(60, 400))) for _ in range(200)]
     texts += [texts[i] for i in range(20)] + [texts[i] + " with another ending" for i in range(20, 40)]
     for number in range(3):
         with (folder / f"part-{number}.jsonl").open("w", encoding="utf-8") as file:
             for row in range(number, len(texts), 3):
-                record = {"key": f"k{row}", "text": texts[row], "url": f"https://example.org/{row}", "topic": f"t{row % 2}"}
+                record = {
+                    "key": f"k{row}",
+                    "text": texts[row],
+                    "url": f"https://example.org/{row}",
+                    "topic": f"t{row % 2}",
+                }
                 file.write(json.dumps(record) + "\n")
     return folder
 

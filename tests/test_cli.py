@@ -32,7 +32,9 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, words: list[str], *said
     assert "Traceback" not in error
 
 
-def test_run_ends_with_the_funnel_and_where_things_lie(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_ends_with_the_funnel_and_where_things_lie(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = str(tmp_path / "out")
     assert main(["run", str(recipe_file), "--output", output]) == 0
     out, progress = capsys.readouterr()
@@ -46,12 +48,16 @@ def test_run_ends_with_the_funnel_and_where_things_lie(recipe_file: Path, tmp_pa
     assert len(documents) == 2
 
 
-def test_a_wrong_request_is_a_sentence_and_exit_code_2(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_request_is_a_sentence_and_exit_code_2(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = ["--output", str(tmp_path / "out"), "--quiet"]
     fails(capsys, 2, ["run", str(tmp_path / "none.yaml")], "none.yaml")
     fails(capsys, 2, ["run", str(recipe_file), "--set", "tokens.validation=2", *output], "tokens.validation", "2")
     fails(capsys, 2, ["run", str(recipe_file), "--set", "speed=fast", *output], "speed", "no such field")
-    fails(capsys, 2, ["run", str(recipe_file), "--input", str(tmp_path / "nothing-*.jsonl"), *output], "nothing-*.jsonl")
+    fails(
+        capsys, 2, ["run", str(recipe_file), "--input", str(tmp_path / "nothing-*.jsonl"), *output], "nothing-*.jsonl"
+    )
     fails(capsys, 2, ["run", str(recipe_file), "--workers", "0", *output], "workers")
     fails(capsys, 2, ["verify", str(tmp_path / "nowhere")], "nowhere")
     fails(capsys, 2, ["cat", str(tmp_path / "nowhere")], "nowhere")
@@ -60,9 +66,19 @@ def test_a_wrong_request_is_a_sentence_and_exit_code_2(recipe_file: Path, tmp_pa
     assert main(["no-such-command"]) == 2
 
 
-def test_a_corrupt_model_file_is_a_sentence(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_model_file_is_a_sentence(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.model").write_bytes(b"this is no model")
-    words = ["run", str(recipe_file), "--set", f"tokenizer={{path: {tmp_path / 'broken.model'}}}", "--output", str(tmp_path / "o"), "--quiet"]
+    words = [
+        "run",
+        str(recipe_file),
+        "--set",
+        f"tokenizer={{path: {tmp_path / 'broken.model'}}}",
+        "--output",
+        str(tmp_path / "o"),
+        "--quiet",
+    ]
     fails(capsys, 2, words, "broken.model")
 
 
@@ -91,7 +107,10 @@ def test_a_full_disk_is_exit_code_1_and_the_run_goes_on_afterwards(
 
 def test_dedup_alone_keeps_the_users_ids(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
-    assert main(["dedup", "--input", str(corpus / "*.jsonl"), "--output", str(output), "--id-field", "key", "--quiet"]) == 0
+    assert (
+        main(["dedup", "--input", str(corpus / "*.jsonl"), "--output", str(output), "--id-field", "key", "--quiet"])
+        == 0
+    )
     manifest = json.loads((output / "manifest.json").read_bytes())
     assert (manifest["documents_in"], manifest["duplicates"], manifest["kept"]) == (240, 40, 200)
     assert main(["dedup", "--input", str(corpus), "--output", str(output), "--exact", "--quiet"]) == 0

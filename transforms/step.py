@@ -24,8 +24,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Outcome:
     """What a step made of a batch: as many rows as came in.
 
-    `reasons` is null where a row is kept, else the rule that drops it, `kind/rule`. `errors` is non-null where a row could
-    not be processed and goes to quarantine; `raw` may hold the bytes of such rows (at most 1 MiB each).
+    `reasons` is null where a row is kept, else the rule that drops it, `kind/rule`. `errors` is non-null where a row
+    could not be processed and goes to quarantine; `raw` may hold the bytes of such rows (at most 1 MiB each).
     """
 
     batch: pa.RecordBatch
@@ -81,7 +81,10 @@ class Filter(StepModel):
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Add the scores as columns `kind.score` and give the reasons."""
         scores = self.measure(batch)
-        return Outcome(with_columns(batch, {f"{self.kind}.{name}": pa.array(values) for name, values in scores.items()}), self.decide(scores))
+        return Outcome(
+            with_columns(batch, {f"{self.kind}.{name}": pa.array(values) for name, values in scores.items()}),
+            self.decide(scores),
+        )
 
 
 def with_columns(batch: pa.RecordBatch, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
@@ -99,13 +102,31 @@ def first_reason(rules: Mapping[str, NDArray[np.bool_]], rows: int | None = None
     fired = np.column_stack([np.asarray(rules[name], bool) for name in names])
     first = fired.argmax(axis=1)
     none = ~fired.any(axis=1)
-    return pa.DictionaryArray.from_arrays(pa.array(first.astype(np.int32), mask=none), pa.array(names, pa.string())).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(
+        pa.array(first.astype(np.int32), mask=none), pa.array(names, pa.string())
+    ).cast(pa.string())
+
+
+def ratio(count: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
+    """Divide counts once, as Python divides integers; nothing of nothing is 0.0."""
+    return np.divide(count, total, out=np.zeros(len(total)), where=np.asarray(total) > 0)
+
+
+def above(values: NDArray[Any], threshold: float | None) -> NDArray[np.bool_]:
+    """Say where values pass a threshold; None is no threshold."""
+    return np.zeros(len(values), bool) if threshold is None else np.asarray(values) > threshold
+
+
+def below(values: NDArray[Any], threshold: float | None) -> NDArray[np.bool_]:
+    """Say where values miss a threshold; None is no threshold."""
+    return np.zeros(len(values), bool) if threshold is None else np.asarray(values) < threshold
 
 
 def utf8(batch: pa.RecordBatch, column: str = "text") -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Give a string column as kernels read it: offsets (n + 1,) and the bytes they point into; null reads as empty.
 
-    Works on slices, nulls, `string`, `large_string` and views of them, without a copy where offsets are 64 bit and no row is null.
+    Works on slices, nulls, `string`, `large_string` and views of them, without a copy of the bytes where no row is
+    null.
     """
     return utf8_buffers(batch.column(column))
 
