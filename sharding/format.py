@@ -112,7 +112,7 @@ class Pack:
         return f"{self.policy}-{self.length}"
 
     def group_rows(self, itemsize: int) -> int:
-        """R, the rows of a full group: 1 MiB of payload; up to 4 MiB where best_fit would have too few rows to fill."""
+        """R, the rows of a full group: 1 MiB of payload; up to 4 MiB where best_fit would have few rows to fill."""
         row = self.length * itemsize
         least = min(FITTING_ROWS, FITTING_BYTES // row) if self.policy == "best_fit" else 1
         return max(1, GROUP_BYTES // row, least)
@@ -128,16 +128,18 @@ class Pack:
 
 @dataclass(frozen=True)
 class PackCount:
-    """A shard's rows in one pack. All groups but a short last one are full; `pieces` of documents lie in the rows."""
+    """A shard's rows in one pack. All groups but a short last one are full: R rows; the rows hold `pieces` in all."""
 
+    group_rows: int
     rows: int
     groups: int
     full_groups: int
     pieces: int
 
-    def short_rows(self, group_rows: int) -> int:
+    @property
+    def short_rows(self) -> int:
         """Rows of the short group; 0 where there is none."""
-        return self.rows - self.full_groups * group_rows
+        return self.rows - self.full_groups * self.group_rows
 
 
 @dataclass(frozen=True)
@@ -252,10 +254,13 @@ def _fields(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pack_order(pack: Pack, vocabulary: Vocabulary, shards: Sequence[ShardEntry]) -> PackOrder:
     rows = pack.group_rows(vocabulary.itemsize)
+    for shard in shards:
+        if pack.name not in shard.packs or shard.packs[pack.name].group_rows != rows:
+            raise ValueError(f"shard {shard.name} does not have the pack {pack.name} with {rows} rows a group")
     streams = {}
     for stream, members in groupby(shards, key=lambda shard: shard.stream):
         counts = [shard.packs[pack.name] for shard in members]
-        tail = sum(count.short_rows(rows) for count in counts)
+        tail = sum(count.short_rows for count in counts)
         streams[stream] = geometry(sum(count.full_groups for count in counts), rows, tail)
     return PackOrder(pack, rows, streams)
 
