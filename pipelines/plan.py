@@ -173,7 +173,8 @@ def pin(store: Store, tasks: Sequence[IngestTask]) -> tuple[str, list[PlanChunk]
             if now is not None and now != (row["size"], row["etag"]):
                 raise InputError(
                     f"the input {row['path']} of {row['source']!r} changed since this run pinned it: it had "
-                    f"{row['size']} bytes (etag {row['etag']}), now {now[0]} (etag {now[1]}); restore it, or choose another --output"
+                    f"{row['size']} bytes (etag {row['etag']}), now {now[0]} (etag {now[1]}); restore it, "
+                    "or choose another --output"
                 )
     body = io.BytesIO()
     pq.write_table(table, body, compression="zstd")

@@ -92,7 +92,8 @@ class Stage:
         if without_cost(standing) != without_cost(json.loads(body)):
             raise CommitConflictError(
                 f"task {key} of stage {self.name}/{self.hash} gave other content than what is committed there: "
-                f"a step is not deterministic, or a package changed under one version; use another --output, or remove that folder"
+                "a step is not deterministic, or a package changed under one version; use another --output, or remove "
+                "that folder"
             )
         return standing
 
