@@ -74,7 +74,7 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._stage, self._what, self._keys, self._progress = stage, what, set(keys), progress
         self._seen: dict[str, Any] = {}
-        self._started = time.perf_counter()
+        self._since = time.perf_counter()
         self._working: float | None = None
         self._before = 0
         self._ended = threading.Event()
@@ -107,7 +107,7 @@ class _Watch(threading.Thread):
         """Say how far the stage is."""
         now = time.perf_counter()
         if self._working is None and not done:
-            return f"{self._what:<12} starting workers, {now - self._started:.0f} s"
+            return f"{self._what:<12} starting workers, {now - self._since:.0f} s"
         receipts = [receipt for receipt in self._seen.values() if receipt]
         documents = sum(_documents(receipt) for receipt in receipts) + (
             0 if done else sum(beat["records"] for beat in self._alive)
@@ -115,7 +115,7 @@ class _Watch(threading.Thread):
         size = sum(_bytes(receipt) for receipt in receipts) + (
             0 if done else sum(beat["bytes"] for beat in self._alive)
         )
-        start = self._started if done else self._working or self._started
+        start = self._since if done else self._working or self._since
         took = max(now - start, 1e-6)
         line = f"{self._what:<12} {len(self._seen)}/{len(self._keys)} parts  {documents:,} documents"
         if size:

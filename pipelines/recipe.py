@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from .. import InputError, RecipeError
-from ..transforms import STEPS
+from .. import InputError, RecipeError, transforms
+from ..transforms import KINDS
 from ..transforms.minhash import MinHash
 from ..transforms.readers import Fields
 from ..transforms.step import Step
@@ -35,19 +35,6 @@ class Frozen(BaseModel):
     """A value: equal by content, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
-
-
-def step_kinds() -> dict[str, str]:
-    """Name every built-in step's kind and its class, `gopher_quality` → `GopherQuality`."""
-    from ..transforms import step as step_module
-
-    package = step_module.__package__
-    kinds = {}
-    for name, module in STEPS.items():
-        model = getattr(import_module(f"{package}.{module}"), name)
-        if "kind" in getattr(model, "model_fields", {}):
-            kinds[model.model_fields["kind"].default] = model
-    return kinds
 
 
 def parse_step(value: Any) -> Step:
@@ -78,12 +65,11 @@ def build_step(name: str, fields: dict[str, Any]) -> Step:
         if not isinstance(step, Step):
             raise ValueError(f"{name!r} has no method apply(batch)")
         return step
-    kinds: Mapping[str, Any] = step_kinds()
-    if name not in kinds:
+    if name not in KINDS:
         raise ValueError(
-            f"there is no step {name!r}; known are {', '.join(sorted(kinds))}, or an import path `module:Name`"
+            f"there is no step {name!r}; known are {', '.join(KINDS)}, or an import path `module:Name`"
         )
-    step = kinds[name](**fields)
+    step = getattr(transforms, KINDS[name])(**fields)
     assert isinstance(step, Step)
     return step
 

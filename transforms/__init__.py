@@ -1,4 +1,4 @@
-"""Steps over document batches, readers and extraction. No Beam inside; a step works in a notebook, in Ray, in a test."""
+"""Steps over document batches, readers, extraction. No Beam inside: a step works in a notebook, in Ray, in a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ STEPS = {
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
 }
-__all__ = list(STEPS)  # noqa: PLE0605
+#: The name of each step in a recipe, and in its reasons and columns.
+KINDS = {
+    "extract_html": "ExtractHtml",
+    "language_id": "LanguageId",
+    "gopher_quality": "GopherQuality",
+    "gopher_repetition": "GopherRepetition",
+    "c4_quality": "C4Quality",
+    "fineweb_quality": "FineWebQuality",
+}
+__all__ = list(STEPS)
 
 
 def __getattr__(name: str) -> Any:
