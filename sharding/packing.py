@@ -206,6 +206,11 @@ class PackTable:
         _, starts, segments = self._pieces(row, row + 1)
         return starts, segments
 
+    def placed(self) -> tuple[Ints, Ints]:
+        """Give every piece of the pack in row order: its first token in the shard, its row."""
+        rows, starts, _ = self._pieces(0, self.rows)
+        return starts, rows
+
     def _extent(self, group: int) -> tuple[int, int]:
         if not 0 <= group < self.groups:
             raise IndexError(f"group {group} of {self.groups}")
