@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..sharding.store import Store
@@ -132,7 +133,7 @@ class Sign:
             for batch in pq.ParquetFile(file).iter_batches(batch_size=4096, columns=["id", self.text]):
                 texts = batch.column(self.text)
                 ids.append(id_words(batch.column("id")).copy())
-                lengths.append(np.asarray(pa.compute.binary_length(texts).fill_null(0), np.uint64))
+                lengths.append(np.asarray(pc.binary_length(texts).fill_null(0), np.uint64))
                 contents.append(content_digests(texts))
                 if minhash is not None:
                     values, long = minhash.signatures(texts)
