@@ -1,0 +1,113 @@
+"""`tokenizer.json` of Hugging Face tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .. import CorruptDataError, InputError
+from .definition import BOS_NAMES, EOS_NAMES, Definition, Source, digest, is_control, named, pick, read_json
+
+
+def read_huggingface(source: Source, eos: str | None, bos: str | None) -> Definition:
+    """Read a `tokenizer.json`.
+
+    Added tokens that are flagged special or shaped like a marker stay out of reach of text; the others are vocabulary.
+    """
+    file = read_json(source.body, source.name)
+    model = file.get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
+        raise InputError(f"{source.name} is JSON and no Hugging Face tokenizer: it has no model with a vocab")
+    config = read_json(source.side, "tokenizer_config.json") if source.side else {}
+    try:
+        added = {str(token["content"]): dict(token) for token in file.get("added_tokens") or []}
+        vocab = _vocabulary(model["vocab"])
+        tokens = vocab | {name: int(token["id"]) for name, token in added.items()}
+        structure = {
+            name: int(token["id"]) for name, token in added.items() if is_control(name, bool(token.get("special")))
+        }
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CorruptDataError(f"{source.name} is damaged: its vocabulary does not parse ({error!r})") from error
+    candidates = structure | {
+        name: tokens[name] for name in (eos, bos, *map(named, _ends(config))) if name is not None and name in tokens
+    }
+    said_eos, said_bos = map(named, _ends(config))
+    eos = pick(eos, said_eos, EOS_NAMES, candidates, "eos", source.name)
+    bos = pick(bos, said_bos, BOS_NAMES, candidates, "bos", source.name)
+    unknown = _unknown(model, vocab)
+    control = structure | {name: tokens[name] for name in (eos, bos) if name is not None}
+    for name, token in added.items():
+        token["special"] = name in control
+    # What this package never uses: nothing is added around a text, cut or padded, and dropout is for training.
+    file.update(truncation=None, padding=None, post_processor=None, added_tokens=list(added.values()))
+    model.pop("dropout", None)
+    if isinstance(model["vocab"], list):  # unigram: a control token is a piece like any other, and text would become it
+        names = {place: name for name, place in control.items() if place != unknown and vocab.get(name) == place}
+        model["vocab"] = [
+            [f" {place} ", score] if place in names else [piece, score]
+            for place, (piece, score) in enumerate(model["vocab"])
+        ]
+    return Definition(
+        "huggingface",
+        str(model.get("type") or ("unigram" if isinstance(model["vocab"], list) else "bpe")).lower(),
+        source.name,
+        json.dumps(file, ensure_ascii=False).encode(),
+        max(tokens.values()) + 1,
+        control,
+        eos,
+        bos,
+        unknown,
+        digest(_behaviour(file, model, added)),
+        tuple(name for name in added if name not in control),
+    )
+
+
+def _vocabulary(vocab: Any) -> dict[str, int]:
+    if isinstance(vocab, list):
+        return {str(entry[0]): place for place, entry in enumerate(vocab)}
+    return {str(token): int(place) for token, place in vocab.items()}
+
+
+def _unknown(model: Mapping[str, Any], vocab: Mapping[str, int]) -> int | None:
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    return vocab.get(model["unk_token"]) if model.get("unk_token") is not None else None
+
+
+def _ends(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    return config.get("eos_token"), config.get("bos_token")
+
+
+def _behaviour(
+    file: Mapping[str, Any], model: Mapping[str, Any], added: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Collect what decides ids: absent and null, and absent and false in the model, mean the same."""
+    merges = [pair.split(" ", 1) if isinstance(pair, str) else list(pair) for pair in model.get("merges") or []]
+    vocab = (
+        model["vocab"]
+        if isinstance(model["vocab"], list)
+        else sorted(model["vocab"].items(), key=lambda item: (item[1], item[0]))
+    )
+    flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
+    return {
+        "format": "huggingface",
+        "normalizer": _without_null(file.get("normalizer")),
+        "pre_tokenizer": _without_null(file.get("pre_tokenizer")),
+        "model": {
+            key: value
+            for key, value in model.items()
+            if key not in ("vocab", "merges") and value not in (None, False, "")
+        },
+        "vocab": vocab,
+        "merges": merges,
+        "added": sorted(
+            [token["id"], name, *(bool(token.get(flag)) for flag in flags)] for name, token in added.items()
+        ),
+    }
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(inner) for key, inner in value.items() if inner is not None}
+    return [_without_null(inner) for inner in value] if isinstance(value, list) else value
