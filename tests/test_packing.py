@@ -1,0 +1,258 @@
+"""Packs against slow oracles: every token in one row, groups as stated, rows as a naive reader would build them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.sharding.best_fit import PIECE, best_fit, cut
+from penstock.sharding.format import Pack
+from penstock.sharding.packing import NO_DOCUMENT, PackTable, Rows, read_rows
+
+EOS = 0
+lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+
+
+def ends_of(lengths: Sequence[int]) -> Any:
+    return np.cumsum(lengths).astype(np.uint64)
+
+
+def payload(lengths: Sequence[int]) -> Any:
+    """Tokens that tell where they lie; EOS at each document's end."""
+    tokens = np.arange(1, sum(lengths) + 1).astype(np.uint16)
+    tokens[ends_of(lengths).astype(np.int64) - 1] = EOS
+    return tokens
+
+
+def pieces_of(lengths: Sequence[int], length: int) -> list[tuple[int, int]]:
+    """(start, length) of every piece, in the payload's order."""
+    pieces, start = [], 0
+    for document in lengths:
+        pieces += [(start + at, min(length, document - at)) for at in range(0, document, length)]
+        start += document
+    return pieces
+
+
+def rows_needed(pieces: Sequence[int], length: int) -> int:
+    """Best-fit decreasing, as the paper says it, one piece at a time."""
+    rooms: list[int] = []
+    for piece in sorted(pieces, reverse=True):
+        fitting = [room for room in rooms if room >= piece]
+        if fitting:
+            rooms[rooms.index(min(fitting))] -= piece
+        else:
+            rooms.append(length - piece)
+    return len(rooms)
+
+
+def table_of(lengths: Sequence[int], length: int, rows: int, policy: str) -> PackTable:
+    ends = ends_of(lengths)
+    pieces = best_fit(ends, length, rows) if policy == "best_fit" else None
+    return PackTable(Pack(length, "best_fit" if pieces is not None else "concat"), rows, ends, pieces)
+
+
+@settings(max_examples=300, deadline=None)
+@given(lengths_of, st.integers(1, 24), st.integers(1, 6))
+def test_best_fit_places_every_token_once_and_keeps_its_word_on_groups(
+    lengths: list[int], length: int, rows: int
+) -> None:
+    table = best_fit(ends_of(lengths), length, rows)
+    known = dict(pieces_of(lengths, length))
+    assert sorted(table["start"].tolist()) == sorted(known)
+    by_row: dict[int, list[int]] = {}
+    for start, row in table.tolist():
+        by_row.setdefault(row, []).append(start)
+    assert list(by_row) == list(range(len(by_row)))
+    assert all(starts == sorted(starts) for starts in by_row.values())
+    fill = {row: sum(known[start] for start in starts) for row, starts in by_row.items()}
+    assert max(fill.values()) <= length
+    groups: list[list[int]] = [[] for _ in range(0, len(by_row), rows)]
+    for row, starts in by_row.items():
+        groups[row // rows] += starts
+    for before, after in pairwise(groups):
+        assert max(before) < min(after), "a group is a range of tokens"
+    for number, after in enumerate(groups[1:]):
+        room = length - min(fill[row] for row in range(number * rows, (number + 1) * rows))
+        assert known[min(after)] > room, "a group ends only where the next piece fits nowhere"
+    assert [starts[0] for starts in by_row.values()] == sorted(starts[0] for starts in by_row.values())
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths_of, st.integers(1, 24))
+def test_one_group_is_packed_as_the_paper_says(lengths: list[int], length: int) -> None:
+    table = best_fit(ends_of(lengths), length, 10**6)
+    assert int(table["row"][-1]) + 1 == rows_needed([size for _, size in pieces_of(lengths, length)], length)
+
+
+def naive_rows(lengths: Sequence[int], table: PackTable) -> list[list[tuple[int, int]]]:
+    """Pieces (start, length) of every row, from the definition of each policy."""
+    length = table.pack.length
+    if table.pack.policy == "best_fit":
+        known, by_row = dict(pieces_of(lengths, length)), {}
+        for start, row in best_fit(ends_of(lengths), length, table.group_rows).tolist():
+            by_row.setdefault(row, []).append((start, known[start]))
+        return list(by_row.values())
+    total, ends = sum(lengths), set(np.cumsum(lengths).tolist())
+    rows = []
+    for low in range(0, total, length):
+        high, pieces = min(low + length, total), []
+        for at in range(low, high):
+            if at == low or at in ends:
+                pieces.append((at, 0))
+            pieces[-1] = (pieces[-1][0], pieces[-1][1] + 1)
+        rows.append(pieces)
+    return rows
+
+
+def naive(lengths: Sequence[int], pieces: list[tuple[int, int]], length: int, shard: int) -> dict[str, list[Any]]:
+    """A row token by token."""
+    tokens, document = payload(lengths).tolist(), np.repeat(np.arange(len(lengths)), lengths).tolist()
+    out: dict[str, list[Any]] = {name: [] for name in ("tokens", "labels", "loss_mask", "position_ids", "document_ids")}
+    for start, size in pieces:
+        for at in range(start, start + size):
+            follows = at + 1 < len(tokens) and document[at + 1] == document[at]
+            out["tokens"].append(tokens[at])
+            out["labels"].append(tokens[at + 1] if follows else None)
+            out["loss_mask"].append(follows)
+            out["position_ids"].append(at - start)
+            out["document_ids"].append((shard << 32) + document[at])
+    room = length - len(out["tokens"])
+    for name, value in (("tokens", EOS), ("labels", None), ("loss_mask", False), ("document_ids", NO_DOCUMENT)):
+        out[name] += [value] * room
+    out["position_ids"] += list(range(room))
+    return out
+
+
+def check_rows(rows: Rows, expected: list[dict[str, list[Any]]]) -> None:
+    for name in ("tokens", "loss_mask", "position_ids", "document_ids"):
+        assert getattr(rows, name).tolist() == [row[name] for row in expected], name
+    for labels, row in zip(rows.labels.tolist(), expected, strict=True):
+        assert [label for label, counts in zip(labels, row["loss_mask"], strict=True) if counts] == [
+            label for label in row["labels"] if label is not None
+        ]
+    starts = np.flatnonzero(np.array([row["position_ids"] for row in expected]).reshape(-1) == 0).tolist()
+    assert rows.cu_seqlens.tolist() == [*starts, rows.tokens.size]
+    assert rows.cu_seqlens.dtype == rows.position_ids.dtype == np.int32
+    assert rows.document_ids.dtype == np.uint64
+
+
+@pytest.mark.parametrize("policy", ["best_fit", "concat"])
+@settings(max_examples=150, deadline=None)
+@given(lengths_of, st.integers(1, 24), st.integers(1, 6), st.randoms())
+def test_rows_are_those_of_a_naive_reader(policy: str, lengths: list[int], length: int, rows: int, dice: Any) -> None:
+    table, tokens, shard = table_of(lengths, length, rows, policy), payload(lengths), 2**32 - 1
+    groups = []
+    for number in range(table.groups):
+        start, stop = table.span(number)
+        groups.append(table.group(number, tokens[start : stop + 1], EOS, shard))
+    expected = [naive(lengths, pieces, length, shard) for pieces in naive_rows(lengths, table)]
+    assert len(expected) == table.rows == table.count.rows
+    assert table.count.pieces == sum(len(pieces) for pieces in naive_rows(lengths, table))
+    wanted = [dice.randrange(table.rows) for _ in range(7)] + list(range(table.rows))
+    got = read_rows(groups, [row // rows for row in wanted], [row % rows for row in wanted])
+    check_rows(got, [expected[row] for row in wanted])
+    assert sum(int((row != NO_DOCUMENT).sum()) for row in got.document_ids[7:]) == sum(lengths)
+
+
+def test_short_documents_take_the_other_way_of_copying_to_the_same_rows() -> None:
+    chance = np.random.default_rng(5)
+    lengths = [*chance.integers(1, 9, 300).tolist(), *chance.integers(90, 200, 300).tolist()]
+    table, tokens = table_of(lengths, 128, 4, "best_fit"), payload(lengths)
+    expected = [naive(lengths, pieces, 128, 0) for pieces in naive_rows(lengths, table)]
+    groups = [table.group(number, tokens[table.span(number)[0] : table.span(number)[1] + 1], EOS)
+              for number in range(table.groups)]  # fmt: skip
+    assert min(len(group.segments) / len(group.first) for group in groups) < 2
+    assert max(len(group.segments) / len(group.first) for group in groups) > 20
+    got = read_rows(groups, [row // 4 for row in range(table.rows)], [row % 4 for row in range(table.rows)])
+    check_rows(got, expected)
+
+
+def test_rows_land_in_the_buffer_that_is_given() -> None:
+    lengths = [9, 30, 4, 4]
+    table = table_of(lengths, 8, 100, "best_fit")
+    group = table.group(0, payload(lengths), EOS)
+    out = np.zeros((2, 9), np.uint16)
+    rows = read_rows([group], [0, 0], [1, 0], out)
+    assert rows.buffer is out
+    assert out.tolist() == [group.tokens[1].tolist(), group.tokens[0].tolist()]
+    assert rows.tokens.base is not None
+    assert read_rows([group], [], []).tokens.shape == (0, 8)
+
+
+def test_a_cut_document_goes_on_in_the_label_behind_its_row() -> None:
+    lengths = [20, 3]
+    table = table_of(lengths, 8, 1, "best_fit")
+    start, stop = table.span(0)
+    row = read_rows([table.group(0, payload(lengths)[start : stop + 1], EOS)], [0], [0])
+    assert row.tokens[0, -1] == 8
+    assert row.labels[0, -1] == 9
+    assert row.loss_mask.all()
+    starts, segments = table.pieces(1)
+    assert starts.tolist() == [8]
+    assert segments["offset"].tolist() == [8]
+
+
+@pytest.mark.parametrize("policy", ["best_fit", "concat"])
+def test_arithmetic_beyond_32_bits(policy: str) -> None:
+    big = 2**33 + 5
+    lengths = [big, 100, 2**20, 7]
+    table = table_of(lengths, 2**20, 2**14, policy)
+    assert table.count.rows == table.rows
+    assert table.span(0)[0] == 0
+    start, stop = table.span(table.groups - 1)
+    assert stop == sum(lengths)
+    assert start > 2**33 or table.groups == 1
+    starts, segments = table.pieces(table.rows - 1)
+    assert int(starts[-1] + segments["length"][-1]) in (big, big + 100, sum(lengths) - 7, sum(lengths))
+    placed, rows = table.placed()
+    assert int(placed.max()) > 2**32
+    assert placed.dtype == rows.dtype == np.int64
+    assert int(best_fit(ends_of(lengths), 2**20, 2**14)["start"].max()) == big + 100 + 2**20
+    long = table.layout(table.groups - 1, 2**32 - 1)
+    assert int(long.segments["document"].astype(object)[0]) >> 32 == 2**32 - 1
+
+
+def test_cut_is_at_multiples_of_the_length_from_each_document() -> None:
+    starts, lengths = cut(np.array([5, 13, 14]), 4)
+    assert list(zip(starts.tolist(), lengths.tolist(), strict=True)) == pieces_of([5, 8, 1], 4)
+
+
+def test_groups_out_of_range_are_refused() -> None:
+    table = table_of([5, 5], 4, 2, "best_fit")
+    for number in (-1, table.groups):
+        with pytest.raises(IndexError):
+            table.span(number)
+
+
+def web_lengths() -> Any:
+    """Lengths as of web pages, without libm: sums of squares of keyed integers, median about 500, a long tail."""
+    words = np.arange(1, 20_001, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    unit = (words >> np.uint64(40)).astype(np.int64)
+    return 20 + unit % 700 + (unit % 1013 > 950) * (unit % 9001)
+
+
+def test_fill_at_one_mebibyte(record_property: Any) -> None:
+    lengths = web_lengths()
+    pack = Pack(2048, "best_fit")
+    table = best_fit(ends_of(lengths), 2048, pack.group_rows(2))
+    rows = int(table["row"][-1]) + 1
+    fill = int(lengths.sum()) / (rows * 2048)
+    record_property("fill", fill)
+    print(f"fill of best_fit-2048: {fill:.4f} of {rows} rows")
+    assert fill > 0.99
+    assert rows >= 2 * pack.group_rows(2)
+
+
+def test_the_table_is_pinned() -> None:
+    """Equal input gives equal tables in every version of format 1; a change here changes the bytes of data sets."""
+    table = best_fit(ends_of(web_lengths()), 512, 64)
+    assert table.dtype == PIECE
+    pinned = "2f9481f18ee312da437b1cd52af3073dd8bfde17040eba018b8cb9f795eaac21"
+    assert hashlib.sha256(table.tobytes()).hexdigest() == pinned
