@@ -18,6 +18,8 @@ from fastwarc.stream_io import BrotliReader
 from .rows import LARGEST_RECORD, RAW_BYTES
 
 BLOCK = 1 << 18
+KEPT = 1 << 16
+PROBE = 1 << 10  # bytes of a member by which it is told from chance
 Codec = Literal["none", "gzip", "zstd"]
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd"}
 _SLICE = {"none": BLOCK, "gzip": 1 << 14, "zstd": 1 << 10}
@@ -62,12 +64,19 @@ class _Source:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.block, self.at = file, b"", 0
+        self.member = 0  # where the member that is being read begins; behind 0 where it began before the block
 
     def more(self) -> bool:
-        """Read the next block when this one is used up; false at the end of the file."""
-        if self.at >= len(self.block):
-            self.block, self.at = self.file.read(BLOCK), 0
-        return bool(self.block)
+        """Read the next block when this one is used up; false at the end of the file.
+
+        The end of the old block stays: a decoder notices damage late, perhaps behind the start of the next member.
+        """
+        if self.at < len(self.block):
+            return True
+        kept, block = self.block[-KEPT:], self.file.read(BLOCK)
+        self.member -= len(self.block) - len(kept)
+        self.block, self.at = kept + block, len(kept)
+        return bool(block)
 
     def skip_padding(self) -> bool:
         """Pass over the zeros that some tools put behind a member; false at the end of the file."""
@@ -78,36 +87,36 @@ class _Source:
                 return True
         return False
 
-    def resync(self, start: int, codec: str) -> bytes:
-        """Go to the next member that decompresses, from `start` in the block; give the first bytes passed over."""
-        passed = bytearray()
-        self.at = start
+    def resync(self, codec: Codec) -> bytes:
+        """Go to the next member that can be read behind the start of this one; give the first bytes passed over."""
+        self.at = max(self.member, 0)
+        passed = bytearray(self.block[self.at : self.at + 1])
+        self.at += 1
         while True:
             found = self.block.find(MAGIC[codec], self.at)
-            end = found if found >= 0 else max(self.at, len(self.block) - 3)
-            if len(passed) < RAW_BYTES:
-                passed += self.block[self.at : min(end, self.at + RAW_BYTES)]
+            end = found if found >= 0 else max(self.at, len(self.block) - 3)  # the magic may be cut here
+            passed = (passed + self.block[self.at : end])[:RAW_BYTES]
             self.at = end
-            if found < 0 or len(self.block) - found < 1 << 10:  # the magic, or what tells whether it is one, may be cut
+            more = b""
+            if found < 0 or len(self.block) - found < PROBE:
                 more = self.file.read(BLOCK)
                 self.block, self.at = self.block[self.at :] + more, 0
-                if found < 0 and not more:
-                    passed += self.block
-                    self.at = len(self.block)
-                    return bytes(passed[:RAW_BYTES])
-                if found < 0:
-                    continue
-            if _starts(self.block[self.at : self.at + (1 << 10)], codec):
+            if found >= 0:
+                if _starts(self.block[self.at : self.at + PROBE], codec):
+                    return bytes(passed)
+                passed += self.block[self.at : self.at + 1]
+                self.at += 1
+            elif not more:
+                passed += self.block
+                self.at = len(self.block)
                 return bytes(passed[:RAW_BYTES])
-            passed += self.block[self.at : self.at + 1]
-            self.at += 1
 
 
-def _decompressor(codec: str) -> Any:
+def _decompressor(codec: Codec) -> Any:
     return zlib.decompressobj(31) if codec == "gzip" else zstandard.ZstdDecompressor().decompressobj()
 
 
-def _starts(head: bytes, codec: str) -> bool:
+def _starts(head: bytes, codec: Codec) -> bool:
     """Whether bytes that begin with the magic do begin a member."""
     try:
         return bool(_decompressor(codec).decompress(head)) or codec == "zstd"
@@ -115,12 +124,11 @@ def _starts(head: bytes, codec: str) -> bool:
         return False
 
 
-def _member(source: _Source, codec: str) -> Iterator[Event]:
+def _member(source: _Source, codec: Codec) -> Iterator[Event]:
     """Yield one member; on damage, move on to the next one that can be read."""
     inflate, step = _decompressor(codec), _SLICE[codec]
-    first = True
+    source.member = source.at
     while not inflate.eof:
-        start = source.at + 1 if first else 0  # a member that fails is looked at again, but for its own first byte
         if not source.more():
             yield Damage(f"the {codec} stream ends before its end mark: the file is cut short", b"")
             return
@@ -128,8 +136,7 @@ def _member(source: _Source, codec: str) -> Iterator[Event]:
         try:
             body = inflate.decompress(piece)
         except (zlib.error, zstandard.ZstdError):
-            passed = source.resync(min(start, len(source.block)), codec)
-            yield Damage(f"the {codec} stream is damaged", passed)
+            yield Damage(f"the {codec} stream is damaged", source.resync(codec))
             return
         source.at += len(piece)
         if body:

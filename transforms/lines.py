@@ -13,6 +13,8 @@ from .step import Outcome
 
 #: Records at the head of a file among which a mapped field must occur.
 PROBE = 100
+# Control characters may stand in strings as they are, NUL among them: they are kept.
+_JSON = json.JSONDecoder(strict=False)
 
 
 class Line(NamedTuple):
@@ -45,28 +47,35 @@ def read_jsonl(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) -> I
 
 
 def plain_lines(file: BinaryIO, piece: Piece, largest: int) -> Iterator[Line]:
-    """Cut the lines that start in [start, end) of a plain file; read no more than them, to the block."""
+    """Cut the lines that start in [start, end) of a plain file; read no more than the range and its last line."""
     end = piece.size if piece.end < 0 else min(piece.end, piece.size)
-    at = max(piece.start - 1, 0)
-    file.seek(at)
-    skipping = piece.start > 0  # the line that reaches in from before is another range's; it may end at byte start - 1
-    lines = _Lines(largest)
-    place = at
-    while place < end or lines.open:
-        body = file.read(min(BLOCK, max(end - at, 1)) if at < end else BLOCK)
-        at += len(body)
+    place = _first_line(file, piece.start, end)
+    file.seek(place)
+    lines, at = _Lines(largest), place
+    while place < end:
+        body = file.read(min(BLOCK, end - at) if at < end else BLOCK)
         if not body:
-            break
+            yield from lines.rest().at(place)
+            return
+        at += len(body)
         for line in lines.feed(body):
-            start, place = place, place + line.size
-            if skipping:
-                skipping = False
-            elif start < end:
-                yield from line.at(start)
-            if place >= end:
-                return
-    if not skipping and place < end:
-        yield from lines.rest().at(place)
+            if place < end:
+                yield from line.at(place)
+            place += line.size
+
+
+def _first_line(file: BinaryIO, start: int, end: int) -> int:
+    """Where the first line at or behind `start` starts; `end` where the line that reaches in covers the range."""
+    at = max(start - 1, 0)
+    file.seek(at)
+    while 0 < start and at < end:
+        body = file.read(min(BLOCK, end - at))
+        if not body:
+            return end
+        if (found := body.find(b"\n")) >= 0:
+            return at + found + 1
+        at += len(body)
+    return at
 
 
 def packed_lines(file: BinaryIO, codec: Codec, largest: int) -> Iterator[Line]:
@@ -109,11 +118,6 @@ class _Lines:
         self._size = 0
         self._largest = largest
 
-    @property
-    def open(self) -> bool:
-        """Whether a line has begun that has not ended."""
-        return self._size > 0
-
     def feed(self, block: bytes) -> Iterator[_Cut]:
         """Take a block and give the lines that end in it."""
         begin = 0
@@ -129,9 +133,10 @@ class _Lines:
         self._hold(block[begin:])
 
     def _hold(self, part: bytes) -> None:
+        room = self._largest + 1 - self._size
+        if part and room > 0:
+            self._parts.append(part[:room])
         self._size += len(part)
-        if part and self._size <= self._largest + 1:
-            self._parts.append(part)
 
     def rest(self) -> _Cut:
         """Give the line that is held, ended or not."""
@@ -172,7 +177,7 @@ def _add_line(rows: Rows, line: Line, fields: Fields) -> None:
 def parse_line(body: bytes) -> dict[str, Any]:
     """Parse one JSON object. Raises ValueError, in words that are the same for every line of a kind."""
     try:
-        record = json.loads(body.decode("utf-8-sig"))
+        record = _JSON.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ValueError("the line is not valid UTF-8") from None
     except RecursionError:

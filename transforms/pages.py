@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from fastwarc.warc import WarcRecord
@@ -125,13 +126,8 @@ def decode_page(page: bytes, charset: str | None) -> tuple[str, str]:
     for mark, name in _BOMS:
         if page.startswith(mark):
             return page[len(mark) :].decode(name, "replace"), name
-    head = page[:4096]
-    found = _META.search(head) or _XML.search(head)
-    own = found[1].decode() if found else None
-    if own and own.lower().startswith("utf-16"):  # it could not be read if it were so (WHATWG HTML, 13.2.3.2)
-        own = "utf-8"
     tried: list[str] = []
-    for label in (charset, own, "utf-8", detect_encoding(page, from_html_meta=False)):
+    for label in _labels(page, charset):
         codec = _codec(label)
         if codec is None or codec in tried:
             continue
@@ -141,6 +137,17 @@ def decode_page(page: bytes, charset: str | None) -> tuple[str, str]:
         except UnicodeDecodeError:
             pass
     return page.decode(tried[0], "replace"), tried[0]
+
+
+def _labels(page: bytes, charset: str | None) -> Iterator[str | None]:
+    """Give the charset labels to try; detection comes last, because it reads up to 128 KiB."""
+    yield charset
+    found = _META.search(page, 0, 4096) or _XML.search(page, 0, 4096)
+    own = found[1].decode() if found else None
+    # A page that says so in ASCII is not UTF-16 (WHATWG HTML, 13.2.3.2).
+    yield "utf-8" if own and own.lower().startswith("utf-16") else own
+    yield "utf-8"
+    yield detect_encoding(page, from_html_meta=False)
 
 
 def _codec(label: str | None) -> str | None:

@@ -19,7 +19,6 @@ RAW_BYTES = 1 << 20
 #: Bytes a record may have when decoded; what is larger (a decompression bomb) is set aside, so that memory is bounded.
 LARGEST_RECORD = 256 << 20
 _STRINGS = ("source_id", "url", "text", "html", "language", "metadata")
-_COMPACT = (",", ":")
 
 
 @dataclass(frozen=True)
@@ -148,12 +147,10 @@ def metadata_json(values: Mapping[str, Any]) -> str | None:
     if not values:
         return None
     try:
-        text = json.dumps(
-            values, ensure_ascii=False, sort_keys=True, default=_plain, separators=_COMPACT, allow_nan=False
-        )
+        text = _STRICT.encode(values)
         text.encode()
     except ValueError:  # a lone surrogate, or a number that JSON has not
-        text = json.dumps(_finite(values), sort_keys=True, default=_plain, separators=_COMPACT)
+        text = _ASCII.encode(_finite(values))
     return text
 
 
@@ -173,3 +170,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value
+
+
+_STRICT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=_plain, separators=(",", ":"), allow_nan=False)
+_ASCII = json.JSONEncoder(sort_keys=True, default=_plain, separators=(",", ":"))

@@ -20,7 +20,7 @@ from .step import Outcome
 HEADER_BYTES = 1 << 20
 _RECORD = re.compile(rb"WARC/\d\.\d+\r\n")
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,18})[ \t]*\r?$")
-_NEXT = re.compile(rb"\nWARC/\d\.\d+\r\n")
+_NEXT = re.compile(rb"WARC/\d\.\d{1,2}\r\n[A-Za-z-]{1,40}:")  # where a record begins, in the midst of anything
 _RESPONSE = re.compile(rb"(?im)^warc-type:[ \t]*response[ \t]*\r?$")
 
 
@@ -102,6 +102,8 @@ class _Run:
         head = self._find_header_end()
         if head < 0:
             return f"the record's header does not end within {HEADER_BYTES} bytes"
+        if _NEXT.search(self._buffer, 1, head):
+            return "the record's header breaks off"
         length = _LENGTH.search(self._buffer, 0, head + 2)
         if length is None:
             return "the record does not say its length"
@@ -111,7 +113,9 @@ class _Run:
         self._end = head + 4 + size
         if not self._reach(head, self._end):
             return f"the record is cut short: it has fewer than the {size} bytes that its header says"
-        return None if self._closes(self._end) else f"the record's length of {size} bytes does not lead to its end"
+        return (
+            None if self._closes(head, self._end) else f"the record's length of {size} bytes does not lead to its end"
+        )
 
     def _fill(self) -> bool:
         """Take one more event; false where the run ends."""
@@ -176,12 +180,11 @@ class _Run:
                 return False
         return True
 
-    def _closes(self, end: int) -> bool:
-        """Whether a record ends at buffer[end]: its end mark, a member's end, the next record or the end follows."""
-        self._need(end + 4)
-        if self._buffer.startswith(b"\r\n\r\n", end):
-            self._need(end + 5)  # learn whether the member ends well
-            return True
+    def _closes(self, head: int, end: int) -> bool:
+        """Whether a record ends at buffer[end]: a member's end, the next record or the run's end follows.
+
+        Where its end mark stands but garbage follows, it ends too, unless another record seems to begin within it.
+        """
         at = end
         while True:
             while at < len(self._buffer) and self._buffer[at] in b"\r\n":
@@ -189,27 +192,25 @@ class _Run:
             if self.marks and self.marks[-1] - self.at in range(end, at + 1):
                 return True
             if at < len(self._buffer):
-                return self._begins(at)
+                marked = self._buffer.startswith(b"\r\n\r\n", end)
+                return self._begins(at) or (marked and not _NEXT.search(self._buffer, head, end))
             if not self._fill():
-                return not self._ended or at == len(self._buffer)
+                return True
 
     def _pass_over(self) -> bytes:
         """Move to where the next record begins; give the first bytes passed over."""
         passed = bytearray()
-        searched = 1
+        searched = 1  # not the record itself
         while True:
-            found = _NEXT.search(self._buffer, max(searched - 1, 0))
-            starts = [found.start() + 1] if found else []
+            found = _NEXT.search(self._buffer, searched)
+            starts = [found.start()] if found else []
             starts += [mark - self.at for mark in self.marks if mark - self.at >= searched]
             at = min((start for start in starts if self._begins(start)), default=-1)
             if at >= 0:
-                passed += self._take(at)
-                return bytes(passed[:RAW_BYTES])
-            keep = len(self._buffer) - 16
+                return bytes((passed + self._take(at))[:RAW_BYTES])
+            keep = len(self._buffer) - 64  # a first line may be cut here
             if keep > searched:
-                passed += self._take(keep)[:RAW_BYTES]
-                del passed[RAW_BYTES:]
+                passed = (passed + self._take(keep))[:RAW_BYTES]
                 searched = 0
             if not self._fill():
-                passed += self._take(len(self._buffer))
-                return bytes(passed[:RAW_BYTES])
+                return bytes((passed + self._take(len(self._buffer)))[:RAW_BYTES])
