@@ -1,0 +1,337 @@
+"""Counts behind Gopher's repetition rules: repeated lines, paragraphs and n-grams of words.
+
+The words of a document are laid out without the space between them, numbered, and joined to n-grams. Few positions
+need a look: a 3-gram can only stand twice where both its 2-grams do; an n-gram of 5 to 10 words only where its first
+16 bytes do. Tables are sized to what is left. Hashes find candidates, bytes decide. Scratch is laid out once a batch
+for its largest document (at most about 60 bytes a byte of it, touched only as far as a document needs).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import kernel
+from .text import GOLDEN, MIX, SPACE, Int, code_point, load64, repeated, same_bytes, segments, stripped, table_size
+
+#: Columns of `repetition_counts`.
+REPETITION = (
+    "characters",
+    "paragraphs",
+    "repeated_paragraphs",
+    "repeated_paragraph_characters",
+    "lines",
+    "repeated_lines",
+    "repeated_line_characters",
+    *(f"top_{n}_gram_characters" for n in range(2, 5)),
+    *(f"repeated_{n}_gram_characters" for n in range(5, 11)),
+)
+_PREFIX = 16  # bytes
+
+
+@kernel
+def _slot(value: Any, size: Int) -> Int:
+    """Choose where in a table of `size` slots the search for a hash begins."""
+    return np.int64(((value ^ (value >> np.uint64(29))) * GOLDEN) >> np.uint64(32)) & (size - 1)
+
+
+@kernel
+def _lay_out(
+    data: NDArray[np.uint8],
+    at: Int,
+    end: Int,
+    classes: NDArray[np.uint8],
+    stream: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    characters: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    powers: NDArray[np.uint64],
+) -> Int:
+    """Write the words one after the other into `stream`; count them.
+
+    starts and characters: bytes and code points before each word, and in all. hashes: the polynomial in MIX, modulo
+    2**64, whose coefficients are the word's bytes; powers: MIX to the word's length; so that
+    hash(ab) = hash(a) * power(b) + hash(b).
+    """
+    words = size = total = 0
+    while at < end:
+        code, width = np.int64(data[at]), 1
+        if code >= 0x80:
+            code, width = code_point(data, at, end)
+        if classes[code] & SPACE:
+            at += width
+            continue
+        starts[words], characters[words] = size, total
+        value, power = np.uint64(0), np.uint64(1)
+        while True:  # one word; its first code point is already read
+            for step in range(width):
+                byte = data[at + step]
+                value = value * MIX + np.uint64(byte)
+                power *= MIX
+                stream[size + step] = byte
+            size += width
+            total += 1
+            at += width
+            if at >= end:
+                break
+            code, width = np.int64(data[at]), 1
+            if code >= 0x80:
+                code, width = code_point(data, at, end)
+            if classes[code] & SPACE:
+                break
+        hashes[words], powers[words] = value, power
+        words += 1
+    starts[words], characters[words] = size, total
+    stream[size : size + _PREFIX] = 0
+    return words
+
+
+@kernel
+def _number_words(
+    stream: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    words: Int,
+    ids: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    where: NDArray[np.int32],
+    slots: NDArray[np.int32],
+) -> None:
+    """Give equal words equal numbers, in the order in which they first appear, and count them."""
+    size = table_size(words)
+    slots[:size] = 0
+    known = 0
+    for word in range(words):
+        value, start = hashes[word], starts[word]
+        length = starts[word + 1] - start
+        slot = _slot(value, size)
+        while slots[slot] != 0:
+            other = np.int64(where[slots[slot] - 1])
+            begin = starts[other]
+            alike = hashes[other] == value and starts[other + 1] - begin == length
+            if alike and same_bytes(stream, begin, start, length):
+                break
+            slot = (slot + 1) & (size - 1)
+        if slots[slot] == 0:
+            where[known], counts[known] = word, 0
+            known += 1
+            slots[slot] = known
+        ids[word] = slots[slot] - 1
+        counts[slots[slot] - 1] += 1
+
+
+@kernel
+def _join(
+    ids: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    grams: Int,
+    joined: NDArray[np.int32],
+    where: NDArray[np.int32],
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+) -> Int:
+    """Number the (n + 1)-grams whose two n-grams both stand more than once, in place; -1 elsewhere; count to `joined`.
+
+    ids[i] is the number of the n-gram at word i or -1, `grams` how many (n + 1)-grams there are. The pair of numbers is
+    the key, so equal keys are equal n-grams.
+    """
+    candidates = 0
+    twice = ids[0] >= 0 and counts[ids[0]] > 1
+    for word in range(grams):
+        before = twice
+        twice = ids[word + 1] >= 0 and counts[ids[word + 1]] > 1
+        candidates += before and twice
+    size = table_size(candidates)
+    slots[:size] = 0
+    known = 0
+    twice = ids[0] >= 0 and counts[ids[0]] > 1
+    for word in range(grams):
+        before = twice
+        twice = ids[word + 1] >= 0 and counts[ids[word + 1]] > 1
+        if not (before and twice):
+            ids[word] = -1
+            continue
+        key = np.uint64(ids[word]) << np.uint64(32) | np.uint64(ids[word + 1])
+        slot = _slot(key * MIX, size)
+        while slots[slot] != 0 and keys[slots[slot] - 1] != key:
+            slot = (slot + 1) & (size - 1)
+        if slots[slot] == 0:
+            keys[known], where[known], joined[known] = key, word, 0
+            known += 1
+            slots[slot] = known
+        ids[word] = slots[slot] - 1
+        joined[slots[slot] - 1] += 1
+    return known
+
+
+@kernel
+def _candidates(
+    stream: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    words: Int,
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    chosen: NDArray[np.int32],
+) -> Int:
+    """List, in order, the words at which an n-gram of five words or more may begin that stands twice.
+
+    Two equal n-grams of at least 16 bytes begin with the same 16 bytes (not with the same words: words are compared
+    joined), so a word may be left out where five words make 16 bytes and these stand nowhere else.
+    """
+    first = words - 4
+    size = table_size(first)
+    slots[:size] = 0
+    for word in range(first):
+        start = starts[word]
+        key = (load64(stream, start) * MIX ^ load64(stream, start + 8)) * GOLDEN
+        key ^= key >> np.uint64(32)
+        keys[word] = key
+        slot = _slot(key, size)
+        while slots[slot] != 0 and keys[slots[slot] - 1] != key:
+            slot = (slot + 1) & (size - 1)
+        chosen[word] = starts[word + 5] - start < _PREFIX
+        if slots[slot] == 0:
+            slots[slot] = word + 1
+        else:
+            chosen[word] = 1
+            chosen[slots[slot] - 1] = 1
+    count = 0
+    for word in range(first):
+        keep = chosen[word]
+        chosen[count] = word
+        count += keep
+    return count
+
+
+@kernel
+def _scan(
+    stream: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    characters: NDArray[np.int64],
+    words: Int,
+    n: Int,
+    values: NDArray[np.uint64],
+    chosen: NDArray[np.int32],
+    count: Int,
+    slots: NDArray[np.int32],
+) -> Int:
+    """Add up the code points of repeated n-grams: go from left to right, and past a repeated n-gram at its end.
+
+    values: the hash of the n-gram at each of the chosen words.
+    """
+    size = table_size(count)
+    slots[:size] = 0
+    free = total = 0
+    for item in range(count):
+        word = np.int64(chosen[item])
+        if word + n > words:
+            break
+        if word < free:
+            continue
+        value, start = values[item], starts[word]
+        length = starts[word + n] - start
+        slot = _slot(value, size)
+        while slots[slot] != 0:
+            other = np.int64(slots[slot]) - 1
+            begin = starts[chosen[other]]
+            alike = values[other] == value and starts[chosen[other] + n] - begin == length
+            if alike and same_bytes(stream, begin, start, length):
+                break
+            slot = (slot + 1) & (size - 1)
+        if slots[slot] == 0:
+            slots[slot] = item + 1
+        else:
+            total += characters[word + n] - characters[word]
+            free = word + n
+    return total
+
+
+@kernel
+def _top_grams(
+    characters: NDArray[np.int64],
+    words: Int,
+    ids: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    joined: NDArray[np.int32],
+    where: NDArray[np.int32],
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    result: NDArray[np.int64],
+) -> None:
+    """For n of 2, 3, 4: the length (words and single spaces) of the most frequent n-gram, times how often it stands."""
+    for n in range(2, min(words, 4) + 1):
+        known = _join(ids, counts, words - n + 1, joined, where, keys, slots)
+        counts, joined = joined, counts
+        times: Int = 1  # where none stands twice, the first is the most frequent
+        begin: Int = 0
+        for gram in range(known):
+            if counts[gram] > times:
+                times, begin = np.int64(counts[gram]), np.int64(where[gram])
+        result[n - 2] = times * (characters[begin + n] - characters[begin] + n - 1)
+
+
+@kernel
+def _repeated_grams(
+    stream: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    characters: NDArray[np.int64],
+    words: Int,
+    hashes: NDArray[np.uint64],
+    powers: NDArray[np.uint64],
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    chosen: NDArray[np.int32],
+    result: NDArray[np.int64],
+) -> None:
+    """For n of 5 to 10: the code points of repeated n-grams."""
+    count = _candidates(stream, starts, words, keys, slots, chosen)
+    for item in range(count):
+        word = np.int64(chosen[item])
+        value = hashes[word]
+        for step in range(1, 4):
+            value = value * powers[word + step] + hashes[word + step]
+        keys[item] = value
+    for n in range(5, 11):
+        for item in range(count):
+            word = np.int64(chosen[item]) + n - 1
+            if word < words:
+                keys[item] = keys[item] * powers[word] + hashes[word]
+        result[n - 5] = _scan(stream, starts, characters, words, n, keys, chosen, count, slots)
+
+
+@kernel
+def repetition_counts(
+    offsets: NDArray[np.int64], data: NDArray[np.uint8], classes: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Count what Gopher's repetition rules look at: (rows, len(REPETITION))."""
+    rows = len(offsets) - 1
+    counts = np.zeros((rows, 16), np.int64)
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    most = longest // 2 + 2
+    spans = np.empty((longest + 1, 3), np.int64)
+    slots = np.empty(table_size(longest + 1), np.int32)
+    stream = np.empty(longest + _PREFIX, np.uint8)
+    starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
+    hashes, powers, keys = np.empty(longest + 1, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
+    ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
+    one, other = np.empty(most, np.int32), np.empty(most, np.int32)
+    for row in range(rows):
+        at, end = offsets[row], offsets[row + 1]
+        for byte in range(at, end):
+            counts[row, 0] += (data[byte] & 0xC0) != 0x80
+        first, last = stripped(data, at, end, classes)
+        counts[row, 1] = segments(data, first, last, 2, spans)
+        counts[row, 2], counts[row, 3] = repeated(data, spans, counts[row, 1], hashes, slots)
+        counts[row, 4] = segments(data, at, end, 1, spans)
+        counts[row, 5], counts[row, 6] = repeated(data, spans, counts[row, 4], hashes, slots)
+        words = _lay_out(data, at, end, classes, stream, starts, characters, hashes, powers)
+        if words > 1:
+            _number_words(stream, starts, hashes, words, ids, one, where, slots)
+            _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
+        if words > 4:
+            _repeated_grams(stream, starts, characters, words, hashes, powers, keys, slots, ids, counts[row, 10:16])
+    return counts
