@@ -1,4 +1,4 @@
-"""The funnel: what came in, what each rule of each step dropped, what stays; from the manifest alone, so it is exact."""
+"""The funnel: what came in, what each rule of each step dropped, what stays. Exact: from the manifest alone."""
 
 from __future__ import annotations
 
@@ -72,17 +72,21 @@ def funnel(manifest: Mapping[str, Any]) -> Funnel:
     entries: Sequence[Mapping[str, Any]] = manifest.get("funnel") or ()
     stages = _stages(manifest, entries)
     passed = [entry for entry in entries if entry["fate"] == "kept"]
+    passed_bytes, duplicates = sum(int(entry["bytes"]) for entry in passed), int(manifest.get("duplicates") or 0)
+    kept_bytes = manifest.get("bytes_kept") if duplicates else passed_bytes
+    if duplicates and kept_bytes == passed_bytes:
+        kept_bytes = None  # a manifest that weighed the documents before duplicates went
     return Funnel(
         documents_in=int(manifest.get("documents_in") or 0),
         stages=stages,
         passed=sum(int(entry["documents"]) for entry in passed),
-        passed_bytes=sum(int(entry["bytes"]) for entry in passed),
+        passed_bytes=passed_bytes,
         rejected=int(manifest.get("rejected") or 0),
-        duplicates=int(manifest.get("duplicates") or 0),
+        duplicates=duplicates,
         quarantined=int(manifest.get("quarantined") or 0),
         kept=int(manifest.get("kept") or 0),
-        kept_bytes=manifest.get("bytes_kept"),
-        tokens=manifest.get("tokens"),
+        kept_bytes=kept_bytes,
+        tokens=manifest.get("tokens") if manifest.get("tokens_sha256") else None,
         deduplicated=bool((manifest.get("stages") or {}).get("duplicates")),
     )
 
@@ -162,5 +166,5 @@ _PICTURES: dict[int, str] = {
 
 
 def visible(text: str) -> str:
-    """Make control characters, direction overrides and what is no character visible, so that data cannot steer a page or a terminal."""
+    """Show control characters, direction overrides and non-characters: data must not steer a page or a terminal."""
     return text.replace("\r\n", "\n").translate(_PICTURES)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Horizontal places are percentages and text has the page's size, so a chart fits a phone and a desk."""
+"""Charts as inline SVG: horizontal places are percentages and text has the page's size, so one fits phone and desk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .funnel import bytes_text, visible
+from .thresholds import Threshold
 
 PLOT = 96  # px of a histogram's bars
 LABELS = 20  # px of the text below and above them
@@ -28,23 +29,18 @@ def place(share: float) -> str:
 
 
 def stacked(segments: Sequence[tuple[str, int]], whole: int, title: str, height: int = 14) -> str:
-    """Draw a bar of segments (class, count), each as wide as its share of `whole`; one that is not nothing stays visible."""
+    """Draw a bar of segments (class, count), as wide as its share of `whole`; what is not nothing stays visible."""
     left, rects = 0.0, []
     for kind, count in segments:
         share = count / whole if whole else 0.0
         if count:
-            rects.append(f'<rect class="{kind}" x="{place(left)}" width="{place(max(share, 0.003))}" height="{height}"/>')
+            rects.append(
+                f'<rect class="{kind}" x="{place(left)}" width="{place(max(share, 0.003))}" height="{height}"/>'
+            )
         left += share
-    return f'<svg class="bar" width="100%" height="{height}" role="img"><title>{text(title)}</title>{"".join(rects)}</svg>'
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Where a rule cuts: what lies below (or above) `value` goes."""
-
-    value: float
-    drops: str  # 'below' | 'above'
-    field: str
+    return (
+        f'<svg class="bar" width="100%" height="{height}" role="img"><title>{text(title)}</title>{"".join(rects)}</svg>'
+    )
 
 
 @dataclass(frozen=True)
@@ -64,24 +60,24 @@ class Axis:
 
 
 def score_axis(values: Values, cuts: Sequence[float]) -> Axis:
-    """Choose an axis on which the body of the values and every threshold are seen; the ends hold what lies beyond."""
+    """Choose an axis on which the body of the values and every threshold are seen; the ends hold what lies beyond.
+
+    Small counts have a bin each, counts that span orders of magnitude half an octave, all else about 30 round steps.
+    """
     low, high = float(values.min()), float(values.max())
-    whole = bool(np.all(values == np.floor(values)))
     reach = max([float(np.quantile(values, 0.98, method="higher")), *(1.4 * cut for cut in cuts)])
-    if whole and reach <= 24:
-        return Axis(np.arange(min(0.0, low), math.floor(reach) + 2.0))
-    if low >= 0 and whole and reach > 20 * max(1.0, float(np.median(values)), min(cuts, default=0.0)) or reach > 5_000:
-        top = math.ceil(2 * math.log2(max(reach, 2.0)))
-        return Axis(np.unique(np.array([0.0, 1.0, *(2 ** (half / 2) for half in range(1, top + 1))])), logarithmic=True)
-    start = 0.0 if low >= 0 and low < reach / 2 else min([low, *cuts])
-    top_value = min(reach, max(high, *cuts, start)) if cuts else min(reach, high)
-    if 0 <= start and 0.6 < top_value <= 1:
-        top_value = 1.0
-    if top_value <= start:
-        top_value = start + 1
-    step = nice((top_value - start) / 32)
-    first = math.floor(start / step + 1e-9)
-    return Axis(np.arange(first, math.ceil(top_value / step - 1e-9) + 1) * step)
+    if low >= 0 and np.all(values == np.floor(values)):
+        if reach <= 24:
+            return Axis(np.arange(0.0, math.floor(reach) + 2.0))
+        if reach > 20 * max(1.0, min([float(np.median(values)), *cuts])):
+            tops = range(1, math.ceil(2 * math.log2(reach)) + 1)
+            return Axis(np.unique([0.0, 1.0, *(2 ** (half / 2) for half in tops)]), logarithmic=True)
+    start = 0.0 if 0 <= low < reach / 2 else min([low, *cuts])
+    end = max(min(reach, max([high, *cuts])), start + 1e-9 * max(1.0, abs(start)))
+    if start == 0 and 0.6 < end <= 1:
+        end = 1.0
+    step = nice((end - start) / 32)
+    return Axis(np.arange(math.floor(start / step + 1e-9), math.ceil(end / step - 1e-9) + 1) * step)
 
 
 def nice(step: float) -> float:
@@ -107,7 +103,7 @@ def histogram(values: Values, cuts: Sequence[Threshold], title: str) -> str:
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     dropped = np.zeros(len(values), bool)
     for cut in cuts:
-        dropped |= values < cut.value if cut.drops == "below" else values > cut.value
+        dropped |= cut.beyond(values)
     gone, stay = (np.bincount(bins[mask], minlength=len(edges) - 1) for mask in (dropped, ~dropped))
     marks = [_threshold(axis, cut) for cut in cuts]
     ticks = [(axis.at(value), number(value)) for value in _ticks(axis)]
@@ -120,8 +116,10 @@ def lengths(series: Sequence[tuple[str, NDArray[np.int64]]], edges: NDArray[np.i
     first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 1)
     first, last = max(0, min(first, last - 8)), max(last, first + 8)
     axis = Axis(edges[first : last + 2].astype(np.float64))
-    powers = [power for power in (1, 10, 100, *(10**n for n in range(3, 10))) if axis.edges[0] <= power <= axis.edges[-1]]
-    ticks = [(axis.at(power), bytes_text(power)) for power in powers]
+    powers = [
+        power for power in (1, 10, 100, *(10**n for n in range(3, 10))) if axis.edges[0] <= power <= axis.edges[-1]
+    ]
+    ticks = [(axis.at(power), bytes_text(power).replace(".00", "").replace(".0", "")) for power in powers]
     return _bars([(kind, counts[first : last + 1]) for kind, counts in series], ticks, title, [], root=False)
 
 
@@ -132,7 +130,9 @@ def _ticks(axis: Axis) -> list[float]:
         powers = [0.0, *(10.0**power for power in range(12) if 10.0**power <= high)]
         return powers[:: max(1, math.ceil(len(powers) / 6))]
     step = nice((high - low) / 5)
-    return [round(step * index, 12) for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(step * index, 12) for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def _threshold(axis: Axis, cut: Threshold) -> str:
@@ -146,7 +146,12 @@ def _threshold(axis: Axis, cut: Threshold) -> str:
 
 
 def _bars(
-    series: Sequence[tuple[str, NDArray[np.int64]]], ticks: Sequence[tuple[float, str]], title: str, marks: Sequence[str], *, root: bool
+    series: Sequence[tuple[str, NDArray[np.int64]]],
+    ticks: Sequence[tuple[float, str]],
+    title: str,
+    marks: Sequence[str],
+    *,
+    root: bool,
 ) -> str:
     """Draw bins side by side, the series of a bin upon each other, with the ticks below."""
     total = np.sum([counts for _, counts in series], axis=0)
@@ -159,7 +164,8 @@ def _bars(
                 continue
             part = height * int(counts[index]) / int(total[index])
             base -= part
-            parts.append(f'<rect class="{kind}" x="{place((index + 0.06) / bins)}" y="{base:.1f}" width="{place(0.88 / bins)}" height="{part:.1f}"/>')
+            across = f'x="{place((index + 0.06) / bins)}" width="{place(0.88 / bins)}"'
+            parts.append(f'<rect class="{kind}" {across} y="{base:.1f}" height="{part:.1f}"/>')
     floor = PLOT + LABELS
     parts.append(f'<line class="axis" x1="0" x2="100%" y1="{floor}" y2="{floor}"/>')
     last = -1.0
@@ -170,4 +176,6 @@ def _bars(
         parts.append(f'<text x="{place(at)}" y="{floor + 15}" text-anchor="{anchor}">{text(label)}</text>')
         last = at
     body = "".join([*parts, *marks])
-    return f'<svg class="chart" width="100%" height="{floor + LABELS}" role="img"><title>{text(title)}</title>{body}</svg>'
+    return (
+        f'<svg class="chart" width="100%" height="{floor + LABELS}" role="img"><title>{text(title)}</title>{body}</svg>'
+    )

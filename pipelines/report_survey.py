@@ -1,8 +1,8 @@
 """Survey a run for its report: ledger and clusters read row group by row group into counts, samples and examples.
 
 Memory is bounded whatever the size of the run: one row group and samples of fixed size. What is sampled is chosen by a
-keyed hash of the id, so the same run gives the same page. Of a ledger of more than five million rows a part is read: whole
-files, chosen by the hash of their names. The funnel is exact in any case: it comes from the manifest.
+keyed hash of the id, so the same run gives the same page. Of a ledger of more than five million rows a part is read:
+whole files, chosen by the hash of their names. The funnel is exact in any case: it comes from the manifest.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 class LedgerSurvey:
-    """Count and sample the ledger, one row group after another; neither their order nor their cut decides what is chosen."""
+    """Count and sample the ledger, row group by row group; neither their order nor their cut decides what is chosen."""
 
     def __init__(self, made: Survey, wanted: set[bytes], rejected_text: str) -> None:
         self.made, self.rejected_text = made, rejected_text
@@ -160,7 +160,7 @@ class LedgerSurvey:
             chosen &= pc.equal(rows.column("fate"), fate).to_numpy()
             classes = np.searchsorted(LENGTH_EDGES, sizes[chosen], side="right") - 1
             counts = np.bincount(classes, minlength=len(LENGTH_EDGES))
-            self.made.lengths[fate] = self.made.lengths.get(fate, 0) + counts
+            self.made.lengths[fate] = counts + self.made.lengths.get(fate, np.zeros(len(counts), np.int64))
 
     def _sample(self, name: str, column: pa.ChunkedArray, ranks: NDArray[np.uint64]) -> None:
         """Hold the values of the 16,384 rows of smallest rank that have this score."""
@@ -180,7 +180,11 @@ class LedgerSurvey:
         if texts is None:
             texts = keyed(ids, "rejected text") % np.uint64(SAMPLE_ONE_IN) == 0
         order = (ranks >> np.uint64(1)) | (np.uint64(1) << np.uint64(63)) * ~texts
-        rules = pc.if_else(pc.equal(rows.column("fate"), "rejected"), rows.column("rule"), None).combine_chunks().dictionary_encode()
+        rules = (
+            pc.if_else(pc.equal(rows.column("fate"), "rejected"), rows.column("rule"), None)
+            .combine_chunks()
+            .dictionary_encode()
+        )
         codes = rules.indices.fill_null(-1).to_numpy()
         text: pa.Table | None = None
         for code, rule in enumerate(rules.dictionary.to_pylist()):
@@ -238,7 +242,9 @@ def survey_clusters(run: Store, name: str, parts: Mapping[int, PartFiles], made:
         (fit,) = np.nonzero(sizes >= (smallest[0] if smallest else 0))
         for row in _largest(rows, fit, sizes).tolist():
             values = row_values(rows, row)
-            cluster = held.setdefault(values["cluster"], Cluster(values["cluster_size"], values["cluster"], values["kept_id"], []))
+            cluster = held.setdefault(
+                values["cluster"], Cluster(values["cluster_size"], values["cluster"], values["kept_id"], [])
+            )
             cluster.members = sorted([*cluster.members, (values["id"], values["part"], values["row"])])[:MEMBERS]
         best = sorted(held.values(), key=lambda cluster: (-cluster.size, cluster.cluster))[:CLUSTERS]
         held = {cluster.cluster: cluster for cluster in best}

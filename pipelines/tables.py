@@ -31,7 +31,9 @@ def read_parts(run: Store, name: str | None) -> dict[int, PartFiles]:
     columns = ["part", "source", "path", "documents_object", "ledger_object"]
     made = {}
     for rows, _ in row_groups(run, name, columns):
-        for part, source, path, documents, ledger in zip(*(rows.column(column).to_pylist() for column in columns), strict=True):
+        for part, source, path, documents, ledger in zip(
+            *(rows.column(column).to_pylist() for column in columns), strict=True
+        ):
             made[part] = PartFiles(part, source, path, f"{folder}/{documents}", f"{folder}/{ledger}")
     return made
 

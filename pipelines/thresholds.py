@@ -1,0 +1,63 @@
+"""Which scores a recipe's thresholds cut, and on which side: what a report draws and a trace measures against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Thresholds whose fields are not named after their scores: score → (field, what goes), both of one kind of step.
+FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
+    "gopher_quality.nonsymbol_words": (("min_doc_words", "below"), ("max_doc_words", "above")),
+    "gopher_quality.mean_word_length": (("min_avg_word_length", "below"), ("max_avg_word_length", "above")),
+    "gopher_quality.hash_ratio": (("max_symbol_word_ratio", "above"),),
+    "gopher_quality.ellipsis_ratio": (("max_symbol_word_ratio", "above"),),
+    "gopher_quality.bullet_line_ratio": (("max_bullet_lines_ratio", "above"),),
+    "gopher_quality.ellipsis_line_ratio": (("max_ellipsis_lines_ratio", "above"),),
+    "gopher_quality.alpha_word_ratio": (("min_alpha_words_ratio", "below"),),
+    # `stop_words` is the list as well, so a maximum of that name would be misread.
+    "gopher_quality.stop_words": (("min_stop_words", "below"),),
+    "c4_quality.sentences": (("min_num_sentences", "below"),),
+    "fineweb_quality.line_punct_ratio": (("line_punct_thr", "below"),),
+    "fineweb_quality.short_line_ratio": (("short_line_thr", "above"),),
+    "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
+    "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
+    "language_id.score": (("minimum", "below"),),
+}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where a rule cuts: what lies below (or above) `value` goes, what lies on it stays."""
+
+    value: float
+    drops: str  # 'below' | 'above'
+    field: str
+
+    def beyond(self, values: Any) -> Any:
+        """Say which values the rule drops."""
+        return values < self.value if self.drops == "below" else values > self.value
+
+    def margin(self, value: float) -> float:
+        """Say how far inside the threshold a value lies, as a share of the threshold; negative where it is dropped."""
+        inside = value - self.value if self.drops == "below" else self.value - value
+        return inside / (abs(self.value) or 1.0)
+
+
+def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
+    """Find the thresholds of a score column, `kind.score`, among the fields of the recipe's steps.
+
+    A step of one's own is understood where its field is named `min_score`, `max_score`, or as the score (a maximum). A
+    field that is null switches its rule off.
+    """
+    kind, _, name = score.partition(".")
+    pairs = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
+    found = []
+    steps = (manifest.get("recipe") or {}).get("steps") or ()
+    for own, step in zip(manifest.get("steps") or (), steps, strict=False):
+        fields = dict(next(iter(step.values())) or {}) if own == kind and isinstance(step, Mapping) else {}
+        for field, drops in pairs:
+            value = fields.get(field)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                found.append(Threshold(float(value), drops, field))
+    return found
