@@ -1,10 +1,8 @@
-"""The one place that hands work to Apache Beam: a `Job` is tasks mapped and, where it has a reduce, grouped, reduced.
+"""Where a job runs: in this process, in worker processes on this machine, on Spark, Flink, Dataflow or any Beam runner.
 
-    Create(names of plan chunks) | Expand | Reshuffle | Map(task) [| GroupByKey | Reduce]
-
-Beam distributes; what a task did stands in its receipt, never in Beam's metrics or outputs. Text and tokens never cross
-a shuffle: Beam's local runner takes about 6 bytes of memory per shuffled byte and cannot spill. Starting worker
-processes costs 2 to 4 s, so small jobs run in this one.
+Beam distributes; penstock writes no scheduler. What Beam leaves open on one machine is closed here and in `workers`:
+the error of a task arrives as it was raised, a worker or job server that dies ends the job, and all end with their
+client. Starting two local workers costs 1 to 4 s, a Spark job server 2 to 10 s and its first job 5 s more.
 """
 
 from __future__ import annotations
@@ -13,16 +11,21 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from queue import Empty, Queue
 from typing import Any
 
-from .. import PenstockError, RequestError, require
-from .failures import Desk, carried, marked, original, stopped, title
+from .. import PenstockError, RequestError, RunError, require
+from .failures import Desk, marked, original
+from .graph import Job, build
+from .job_server import ENGINES, SPARK, reachable, serve
 
-Pair = tuple[str, bytes]
-CHUNK = 500  # tasks in one element of the graph: a graph is one message, and job servers refuse large ones
+__all__ = ["Job", "RunnerOptions", "cores", "preflight", "run_job", "session"]
+
+RUNNERS = ("local", "spark", "flink", "dataflow")
 
 
 @dataclass(frozen=True)
@@ -49,37 +52,73 @@ class RunnerOptions:
         return 1 if self.in_process else self.workers or cores()
 
 
-@dataclass(frozen=True)
-class Job:
-    """One Beam job: `map` runs once a task; where there is a `reduce`, it gets what they emitted, grouped by key.
-
-    `tasks` are picklable values; an error names one by its `name`, or its text. With `expand` they are names of plan
-    chunks instead, and `expand(name)` gives the tasks in a worker, so that the graph never holds the list of files.
-    `map` commits its own receipt; what it yields is (key, small value). `reduce` gets a key and its values, in no
-    order, and commits too. Both are picklable: a `functools.partial` of a module's function is.
-    """
-
-    name: str
-    tasks: Sequence[Any]
-    map: Callable[[Any], Iterable[Pair] | None]
-    reduce: Callable[[str, Iterable[bytes]], None] | None = None
-    expand: Callable[[Any], Iterable[Any]] | None = None
-
-
 def cores() -> int:
     """Count the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def preflight(options: RunnerOptions) -> list[str]:
+    """Say what a runner lacks, a sentence each; an empty list where a job can be sent."""
+    name, flags = options.runner, options.beam_options
+    options.processes()
+    if name in ENGINES:
+        if options.job_endpoint is None:
+            says = ENGINES[name].missing()
+        else:
+            says = [] if reachable(options.job_endpoint) else [f"no job server answers at {options.job_endpoint}"]
+        if not _on_this_machine(options) and not _given(flags, "environment_type"):
+            says.append(
+                f"runner {name} works on other machines: say where its Python workers are, as in "
+                "-- --environment_type=EXTERNAL --environment_config=localhost:50000"
+            )
+        return says
+    if name == "dataflow":
+        says = [
+            f"runner dataflow needs {flag}: give it after --, as in -- --{flag}=..."
+            for flag in ("project", "region", "temp_location")
+            if not _given(flags, flag)
+        ]
+        if (
+            find_spec("google") is None
+            or find_spec("google.cloud") is None
+            or find_spec("google.cloud.dataflow") is None
+        ):
+            says.append("runner dataflow needs Google's client: pip install 'apache-beam[gcp]' 'penstock[gcp]'")
+        return says
+    if name == "local" or "." in name or name in _beam_runners():
+        return []
+    return [f"runner {name!r} is unknown: use {', '.join(RUNNERS)} or the name of one of Beam's"]
+
+
+@contextmanager
+def session(options: RunnerOptions, say: Callable[[str], None] = print) -> Iterator[RunnerOptions]:
+    """Start what the jobs of one run share, a job server where none is named, and end it after them.
+
+    Jobs run with the options this gives. What is missing is refused before anything starts.
+    """
+    if missing := preflight(options):
+        raise RequestError("; ".join(missing))
+    if options.runner not in ENGINES or options.job_endpoint is not None:
+        yield options
+        return
+    engine = ENGINES[options.runner]
+    master = (options.spark_master or f"local[{options.processes()}]") if engine is SPARK else "[local]"
+    with serve(engine, master, say) as endpoint:
+        yield replace(options, job_endpoint=endpoint)
 
 
 def run_job(job: Job, options: RunnerOptions | None = None) -> None:
     """Run a job to its end; the error of a task comes back in the class and with the message it was raised with."""
     options = options or RunnerOptions()
     if not job.tasks:
-        return
+        return None
+    if options.runner in ENGINES and options.job_endpoint is None:
+        with session(options) as options:
+            return run_job(job, options)
     with _quiet(), tempfile.TemporaryDirectory(prefix="penstock-") as path:
         desk, line = Desk(path), None
         try:
-            _run_local(job, options, desk)
+            _local(job, options, desk) if options.runner == "local" else _elsewhere(job, options, desk)
         except PenstockError:
             raise
         except Exception as error:
@@ -87,9 +126,10 @@ def run_job(job: Job, options: RunnerOptions | None = None) -> None:
         line = desk.failure() or line
     if line is not None:
         raise original(job.name, line)
+    return None
 
 
-def _run_local(job: Job, options: RunnerOptions, desk: Desk) -> None:
+def _local(job: Job, options: RunnerOptions, desk: Desk) -> None:
     """Run on Beam's local runner, by name: the one that Beam picks by itself starts with a download."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -104,98 +144,117 @@ def _run_local(job: Job, options: RunnerOptions, desk: Desk) -> None:
         build(pipeline, job, desk)
 
 
-def build(pipeline: Any, job: Job, desk: Desk | None = None) -> None:
-    """Wire a job into a Beam pipeline."""
+def _elsewhere(job: Job, options: RunnerOptions, desk: Desk) -> None:
+    """Run where another program distributes the work: a job server, Dataflow, any of Beam's runners."""
+    if options.runner not in ENGINES:
+        _submit(job, [f"--runner={options.runner}", *options.beam_options], None)
+        return
+    flags = ["--runner=PortableRunner", f"--job_endpoint={options.job_endpoint}", *options.beam_options]
+    if options.runner == "flink" and not _given(flags, "parallelism"):
+        flags.append(f"--parallelism={options.processes()}")
+    if _given(flags, "environment_type"):
+        _submit(job, flags, None, options.job_endpoint)
+    elif (workers := options.processes()) == 1:  # LOOPBACK: the job server hands all work back to this process
+        _submit(job, [*flags, "--environment_type=LOOPBACK"], desk, options.job_endpoint)
+    else:
+        from .workers import WorkerPool
+
+        with WorkerPool(desk) as pool:
+            flags += ["--environment_type=EXTERNAL", f"--environment_config={pool.address}"]
+            _submit(job, [*flags, f"--sdk_worker_parallelism={workers}"], desk, options.job_endpoint)
+
+
+def _submit(job: Job, flags: Sequence[str], desk: Desk | None, endpoint: str | None = None) -> None:
+    """Send a job and wait for its end; who is interrupted cancels it."""
     import apache_beam as beam
-    from apache_beam.internal import pickler
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from grpc import RpcError
 
-    per = CHUNK if job.expand is None else 1
-    chunks = [pickler.dumps(list(job.tasks[at : at + per])) for at in range(0, len(job.tasks), per)]
-    mapped = (
-        pipeline
-        | f"{job.name}: plan" >> beam.Create(chunks, reshuffle=False).with_output_types(bytes)
-        | f"{job.name}: expand" >> beam.FlatMap(_Expand(job.expand, desk)).with_output_types(bytes)
-        | f"{job.name}: spread" >> beam.Reshuffle()
-        | f"{job.name}: map" >> beam.FlatMap(_Map(job.map, desk)).with_output_types(tuple[str, bytes])
-    )
-    if job.reduce is not None:
-        (
-            mapped
-            | f"{job.name}: group" >> beam.GroupByKey()
-            | f"{job.name}: reduce" >> beam.FlatMap(_Reduce(job.reduce, desk)).with_output_types(bytes)
-        )
-
-
-@dataclass(frozen=True)
-class _Expand:
-    """Pickled chunk → pickled tasks."""
-
-    expand: Callable[[Any], Iterable[Any]] | None
-    desk: Desk | None
-
-    def __call__(self, chunk: bytes) -> Iterator[bytes]:
-        from apache_beam.internal import pickler
-
-        if stopped(self.desk):
-            return
-        with carried("the plan", self.desk):
-            for item in pickler.loads(chunk):
-                for task in [item] if self.expand is None else self.expand(item):
-                    yield pickler.dumps(task)
+    if endpoint is not None and not reachable(endpoint):  # Beam would wait for it, 5 minutes
+        raise RunError(f"{job.name}: no job server answers at {endpoint}; what is committed stays")
+    pipeline = beam.Pipeline(options=PipelineOptions(list(flags)))
+    build(pipeline, job, desk)
+    result = None
+    try:
+        result = pipeline.run()
+        _wait(result, endpoint)
+    except RpcError as error:
+        why = f"the job server at {endpoint} went away ({getattr(error, 'details', str)()})"
+        raise RunError(f"{job.name}: {why}; what is committed stays: run again to go on") from error
+    except KeyboardInterrupt:
+        if result is not None:
+            result.cancel()
+        raise
 
 
-@dataclass(frozen=True)
-class _Map:
-    """Pickled task → its pairs."""
+def _wait(result: Any, endpoint: str | None) -> None:
+    """Wait for a job, but not for a job server that three calls, 10 s apart, do not reach: its machine is gone."""
+    ended: Queue[BaseException | None] = Queue()
 
-    map: Callable[[Any], Iterable[Pair] | None]
-    desk: Desk | None
+    def wait() -> None:
+        try:
+            result.wait_until_finish()
+            ended.put(None)
+        except BaseException as error:
+            ended.put(error)
 
-    def __call__(self, pickled: bytes) -> Iterator[Pair]:
-        from apache_beam.internal import pickler
+    threading.Thread(target=wait, daemon=True).start()
+    missed = 0
+    while missed < 3:
+        try:
+            error = ended.get(timeout=10)
+        except Empty:
+            missed = missed + 1 if endpoint is not None and not reachable(endpoint) else 0
+            continue
+        if error is not None:
+            raise error
+        return
+    raise RunError(f"the job server at {endpoint} is out of reach; what is committed stays: run again to go on")
 
-        if stopped(self.desk):
-            return
-        task = pickler.loads(pickled)
-        with carried(title(task), self.desk):
-            yield from self.map(task) or ()
+
+def _on_this_machine(options: RunnerOptions) -> bool:
+    """Tell whether a job server's workers can be processes started here."""
+    host = (options.job_endpoint or "localhost").rpartition(":")[0]
+    return (options.spark_master or "local").startswith("local") and host in ("", "localhost", "127.0.0.1", "[::1]")
 
 
-@dataclass(frozen=True)
-class _Reduce:
-    """(key, values) → nothing: the reduce commits."""
+def _found(module: str) -> bool:
+    return find_spec(module) is not None
 
-    reduce: Callable[[str, Iterable[bytes]], None]
-    desk: Desk | None
 
-    def __call__(self, group: tuple[str, Iterable[bytes]]) -> tuple[bytes, ...]:
-        key, values = group
-        if not stopped(self.desk):
-            with carried(key, self.desk):
-                self.reduce(key, values)
-        return ()
+def _given(flags: Sequence[str], name: str) -> bool:
+    return any(flag.split("=")[0] == f"--{name}" for flag in flags)
+
+
+def _beam_runners() -> set[str]:
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    return {path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS}
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Beam silent while a job runs: two tiny jobs write 228 lines otherwise, and what matters is raised."""
-    logging.disable(logging.WARNING)  # while Beam is imported: it logs to the root logger
+    root, beam = logging.getLogger(), logging.getLogger("apache_beam")
+    level, hook = beam.level, threading.excepthook
+    spare = logging.lastResort if not root.handlers else None  # else Beam's first line would configure the root logger
+    root.addFilter(_not_of_beam)
+    beam.setLevel(logging.CRITICAL + 1)
+    if spare is not None:
+        root.addHandler(spare)
     try:
         require("apache_beam", "curate")
-    finally:
-        logging.disable(logging.NOTSET)
-    logger = logging.getLogger("apache_beam")
-    level, hook = logger.level, threading.excepthook
-    logger.setLevel(logging.CRITICAL + 1)
-    threading.excepthook = _ignore_broken_connections(hook)
-    try:
+        from .workers import ignore_broken_connections
+
+        ignore_broken_connections()
         yield
     finally:
-        logger.setLevel(level)
+        if spare is not None:
+            root.removeHandler(spare)
+        beam.setLevel(level)
+        root.removeFilter(_not_of_beam)
         threading.excepthook = hook
 
 
-def _ignore_broken_connections(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Keep Beam's reader threads from printing a traceback for a worker whose death has been reported."""
-    grpc = require("grpc", "curate")
-    return lambda thread: None if isinstance(thread.exc_value, grpc.RpcError) else hook(thread)
+def _not_of_beam(record: logging.LogRecord) -> bool:
+    return f"{os.sep}apache_beam{os.sep}" not in record.pathname

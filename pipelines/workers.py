@@ -46,6 +46,7 @@ def serve() -> None:
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
     control, worker_id, parent = os.environ.pop("PENSTOCK_WORKER").split(" ")
+    ignore_broken_connections()
     threading.Thread(target=_die_with, args=(int(parent),), daemon=True).start()
     try:
         SdkHarness(control, worker_id=worker_id).run()
@@ -59,6 +60,17 @@ def _die_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def ignore_broken_connections() -> None:
+    """Keep Beam's reader threads from printing a traceback for a connection whose end is reported elsewhere."""
+    hook = threading.excepthook
+
+    def unless_broken(thread: threading.ExceptHookArgs) -> None:
+        if not isinstance(thread.exc_value, grpc.RpcError):
+            hook(thread)
+
+    threading.excepthook = unless_broken
+
+
 def stop(process: subprocess.Popen[Any], grace: float = GRACE_SECONDS) -> None:
     """Wait `grace` seconds for a process to end, then kill it."""
     try:
@@ -68,7 +80,7 @@ def stop(process: subprocess.Popen[Any], grace: float = GRACE_SECONDS) -> None:
         process.wait()
 
 
-@Environment.register_urn(URN, bytes)  # type: ignore[untyped-decorator]
+@Environment.register_urn(URN, bytes)
 class WorkerEnvironment(Environment):  # type: ignore[misc]
     """Tells Beam's local runner to start a `WorkerHandle` for each worker."""
 
@@ -86,7 +98,7 @@ class WorkerEnvironment(Environment):  # type: ignore[misc]
         return WorkerEnvironment(payload.decode())
 
 
-@WorkerHandler.register_environment(URN, bytes)  # type: ignore[untyped-decorator]
+@WorkerHandler.register_environment(URN, bytes)
 class WorkerHandle(GrpcWorkerHandler):  # type: ignore[misc]
     """A worker process of Beam's local runner. When it dies, what the runner still asks of it is answered: an error."""
 
@@ -133,7 +145,9 @@ class WorkerHandle(GrpcWorkerHandler):  # type: ignore[misc]
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type: ignore[misc]
     """Starts worker processes for a job server on this machine, for as long as the `with` block lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.closed = threading.Event()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.server = grpc.server(thread_pool_executor.shared_unbounded_instance())
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self.server)
@@ -150,11 +164,19 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
             stop(process)
         return beam_fn_api_pb2.StopWorkerResponse()
 
+    def _watch(self) -> None:
+        while not self.closed.wait(0.1):
+            for process in list(self.processes.values()):
+                if process.poll():
+                    self.desk.bury(process.pid, process.returncode)
+
     def __enter__(self) -> WorkerPool:
+        threading.Thread(target=self._watch, daemon=True).start()
         self.server.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.closed.set()
         self.server.stop(0)
         for process in self.processes.values():
             stop(process, 0 if any(error) else GRACE_SECONDS)

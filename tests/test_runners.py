@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import apache_beam as beam
 import pytest
 
 from penstock import InputError, RequestError, RunError
-from penstock.pipelines.runners import CHUNK, Job, RunnerOptions, run_job
+from penstock.pipelines.graph import CHUNK, Job, build
+from penstock.pipelines.runners import RunnerOptions, preflight, run_job, session
 
 HERE = Path(__file__).parent
 IN_PROCESS = RunnerOptions(in_process=True)
@@ -152,12 +154,74 @@ def test_workers_end_with_their_client(client: subprocess.Popen[bytes], how: sig
     assert wait_until(lambda: not any(map(alive, workers)), 30)
 
 
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with neither Java nor Maven nor jars."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("JAVA_HOME", "PENSTOCK_SPARK_JARS", "PENSTOCK_FLINK_JARS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("bare_machine")
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (RunnerOptions(workers=0), "workers is 0; it must be 1 or more"),
+        (RunnerOptions("spak"), "runner 'spak' is unknown: use local, spark, flink, dataflow"),
+        (RunnerOptions("spark"), "install a Java runtime"),
+        (RunnerOptions("flink"), "set PENSTOCK_FLINK_JARS to a folder that holds org.apache.beam:beam-runners-flink"),
+        (RunnerOptions("spark", job_endpoint="localhost:1"), "no job server answers at localhost:1"),
+        (RunnerOptions("spark", spark_master="spark://head:7077"), "--environment_type=EXTERNAL"),
+        (RunnerOptions("dataflow", beam_options=("--project=p",)), "runner dataflow needs region: give it after --"),
     ],
+    ids=str,
 )
-def test_refuses_a_wrong_request(jobs: ModuleType, options: RunnerOptions, says: str) -> None:
-    with pytest.raises(RequestError, match=says):
-        run_job(Job("read", [jobs.Number(1)], jobs.refuse), options)
+def test_says_what_a_runner_lacks_before_anything_starts(options: RunnerOptions, says: str) -> None:
+    with pytest.raises(RequestError) as caught, session(options):
+        pytest.fail("the session began")
+    assert says in str(caught.value)
+    assert not any("\n" in sentence for sentence in preflight(options))
+
+
+@pytest.mark.usefixtures("bare_machine")
+@pytest.mark.parametrize(
+    "options",
+    [
+        RunnerOptions(),
+        RunnerOptions("PrismRunner"),
+        RunnerOptions("apache_beam.runners.dask.dask_runner.DaskRunner"),
+    ],
+    ids=str,
+)
+def test_lacks_nothing(options: RunnerOptions) -> None:
+    assert preflight(options) == []
+    with session(options) as same:
+        assert same is options
+
+
+def test_refuses_no_workers() -> None:
+    with pytest.raises(RequestError, match="workers is 0; it must be 1 or more"):
+        preflight(RunnerOptions(workers=0))
+
+
+def test_runs_on_any_runner_of_beam(jobs: ModuleType, tmp_path: Path) -> None:
+    options = RunnerOptions("BundleBasedDirectRunner")
+    run_job(Job("any", [jobs.Number(1), jobs.Number(8)], partial(jobs.touch, str(tmp_path))), options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "8"]
+    with pytest.raises(InputError, match=r"file 1 is müde"):
+        run_job(Job("any", [jobs.Number(1)], jobs.refuse), options)
+
+
+def test_translates_for_dataflow(jobs: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("google.cloud.dataflow", reason="apache-beam[gcp] is not installed")
+    flags = ["--runner=DataflowRunner", "--dry_run=True", "--project=penstock-dry-run", "--region=europe-west1"]
+    flags += ["--temp_location=gs://penstock/tmp", "--staging_location=gs://penstock/staging"]
+    flags += ["--sdk_container_image=penstock:test"]
+    pipeline = beam.Pipeline(
+        options=importlib.import_module("apache_beam.options.pipeline_options").PipelineOptions(flags)
+    )
+    build(pipeline, Job("numbers", [jobs.Number(1)], partial(jobs.remainder, "out"), partial(jobs.write_sorted, "out")))
+    job = pipeline.run().job.proto
+    assert job.type_ == type(job.type_).JOB_TYPE_BATCH
+    graph = pipeline.runner.proto_pipeline.components
+    assert {"numbers: map", "numbers: group", "numbers: reduce"} <= {t.unique_name for t in graph.transforms.values()}
