@@ -170,7 +170,8 @@ def make_run(folder: Path, parts: int = 2, rows: int = 400, rejected_text: str =
     }
     manifest = {
         "penstock": "0.1.0", "format": 1, "name": "quick<start>", "steps": ["language_id", "gopher_quality"],
-        "recipe": {"rejected_text": rejected_text, "steps": [{"language_id": {"minimum": 0.65}}, {"gopher_quality": {}}]},
+        "recipe": {"rejected_text": rejected_text,
+                   "steps": [{"language_id": {"minimum": 0.65}}, {"gopher_quality": {}}]},
         "recipe_fingerprint": "f" * 32, "stages": {"documents": "abc", "duplicates": "def", "tokens": "0" * 32},
         "tables": {"parts": "documents/abc/parts-0.parquet", "row_groups": None, "clusters": clusters},
         "documents_in": parts * rows, **fates, "kept": fates["kept"] - duplicates, "duplicates": duplicates,
@@ -269,8 +270,13 @@ def test_a_small_share_never_reads_as_nothing() -> None:
 def test_page_holds_no_markup_from_documents(finished: tuple[Store, dict[str, Any], str]) -> None:
     page = finished[2]
     found = Elements(page)
-    allowed = ["html", "head", "meta", "link", "title", "style", "body", "header", "main", "footer", "nav", "section", "article", "h1", "h2", "h3", "p", "a", "ul", "ol", "li", "b", "br", "wbr", "span", "code", "pre", "details", "summary", "div", "figure", "table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "svg", "rect", "line", "text"]
-    assert set(found.tags) <= set(allowed)
+    allowed = {
+        "html", "head", "meta", "link", "title", "style", "body", "header", "main", "footer", "nav", "section",
+        "article", "h1", "h2", "h3", "p", "a", "ul", "ol", "li", "b", "br", "wbr", "span", "code", "pre", "details",
+        "summary", "div", "figure", "table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "svg",
+        "rect", "line", "text",
+    }  # fmt: skip
+    assert set(found.tags) <= allowed
     assert found.tags.count("style") == 1
     assert not [
         name for name, _ in found.attributes if name.startswith("on") or name in ("src", "style", "action", "srcset")
