@@ -82,11 +82,13 @@ class BlockCache:
                     while len(self._open) > _OPEN_BLOCKS:
                         self._open.popitem(last=False)
 
-    def drop(self, name: str) -> None:
-        """Forget a block whose bytes turned out wrong, so that the next `get` fetches it anew."""
+    def drop(self, prefix: str) -> None:
+        """Forget blocks whose bytes turned out wrong, by how their names begin; the next `get` fetches them anew."""
         with self._lock:
-            self._open.pop(name, None)
-        self._path(name).unlink(missing_ok=True)
+            for name in [name for name in self._open if name.startswith(prefix)]:
+                del self._open[name]
+        for path in self.folder.glob(f"{prefix[:2]}/{prefix}*"):
+            path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / name

@@ -1,0 +1,257 @@
+"""The streaming loader: batches of packed rows, a function of (seed, position) alone.
+
+    loader = StreamingLoader("run/", batch_size=512, seed=0, rank=rank, world_size=world_size)
+    for batch in loader:
+        batch.tokens, batch.labels          # this rank's rows, (b, L) int32
+        loader.state_dict()                 # the next batch is the first one after this state
+
+Nothing is built, drawn or replayed: where a loader stands is one integer, so it seeks to step 10^12 as fast as to 0,
+and the number of ranks may change at any step. Reading is arithmetic, a copy, and a checksum when a block is first met.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import CorruptDataError, PenstockError, RequestError, StoreError
+from .batch import Batch
+from .blocks import Block, Blocks
+from .buffers import Buffers
+from .cache import CACHE_BYTES, BlockCache, cache_folder
+from .format import TokenData, open_tokens
+from .plan import Plan, Segment, State, check_same
+from .positions import Positions, choose_streams
+from .schedule import Job, Schedule, Tail
+from .threads import Pool, ahead
+from .whole import Document, documents
+
+# The blocks of a batch, by shard and group: at hand, or on their way.
+Asked = dict[tuple[int, int], "Block | Future[Block]"]
+
+
+class StreamingLoader:
+    """Iterate over this rank's rows of each global batch, from where the loader stands.
+
+    path: a run's folder, its `tokens/`, a store's URL, or opened TokenData.
+    batch_size: rows of the *global* batch; rank r of W gets rows ⌊rB/W⌋ to ⌊(r+1)B/W⌋ of it, sorted by lane.
+    pack: name of the pack where there are several.
+    weights: streams and their weights (7 and 3, or 0.7 and 0.3); without them all streams of `split` ("train" or
+        "validation"), each by its rows, so that an epoch gives every row once.
+    epochs: ends after so many times all rows; without it positions run on, each epoch in a new order.
+    tail: what becomes of the last batch then: "drop" it, give it "short", or "pad" it with rows masked whole.
+    prefetch: batches made ahead by a thread; 0 makes them in the caller's.
+    threads: blocks read at once.
+    stall: seconds after which a block that does not come is an error.
+    cache, cache_bytes: folder and size of the block cache for remote stores; see `cache`.
+    options: for the store's client.
+
+    Raises RequestError for what cannot be asked, StoreError and CorruptDataError, naming rank, position and block, for
+    what cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | TokenData,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pack: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        split: str = "train",
+        epochs: int | None = None,
+        tail: Tail = "drop",
+        generation: int | None = None,
+        prefetch: int = 2,
+        threads: int = 8,
+        stall: float = 300.0,
+        cache: str | Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check(batch_size, rank, world_size, epochs, tail)
+        data = path if isinstance(path, TokenData) else open_tokens(path, generation, **(options or {}))
+        self.data, self.rank, self.world_size, self.seed, self.epochs = data, rank, world_size, seed, epochs
+        self.pack = data.generation.pack(pack)
+        mixed = choose_streams(self.pack, split, weights)
+        self.positions = Positions(data.generation, self.pack, mixed, seed)
+        asked = split if weights is None else mixed.weights
+        segment = Segment(
+            0, batch_size, data.generation.number, self.pack.pack.name, asked, self.positions.fingerprint
+        )
+        self._state = State(0, seed, data.generation.tokens_sha256, Plan((segment,)))
+        end = None if epochs is None else epochs * self.positions.epoch_rows
+        self._schedule = Schedule(self.positions, rank, world_size, end, tail)
+        self._prefetch, self._stall = prefetch, stall
+        folder = cache_folder() if cache is None else Path(cache)
+        self._blocks = Blocks(data.store, data.generation, self.pack, BlockCache(folder, cache_bytes))
+        self._pool, self._buffers = Pool(threads), Buffers(prefetch + 2)
+        self._lock = Lock()
+        self._pending: dict[tuple[int, int], Future[Block]] = {}
+        self._rebuild = {
+            "path": data, "batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "pack": pack,
+            "weights": weights, "split": split, "epochs": epochs, "tail": tail, "prefetch": prefetch,
+            "threads": threads, "stall": stall, "cache": cache, "cache_bytes": cache_bytes,
+        }  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self._rebuild, self._state)
+
+    @classmethod
+    def from_state(cls, path: str | Path | TokenData, state: Mapping[str, Any], **arguments: Any) -> StreamingLoader:
+        """Make the loader that saved a state, standing where it stood; `arguments` say what the state leaves open."""
+        saved = State.from_dict(state)
+        last = saved.plan.last
+        mixed = {"split": last.mixture} if isinstance(last.mixture, str) else {"weights": dict(last.mixture)}
+        asked = {"batch_size": last.batch_size, "seed": saved.seed, "pack": last.pack, "generation": last.generation}
+        loader = cls(path, **{**asked, **mixed, **arguments})
+        loader.load_state_dict(state)
+        return loader
+
+    @property
+    def position(self) -> int:
+        """Rows of the global order that came before the next batch."""
+        return self._state.position
+
+    @property
+    def step(self) -> int:
+        """Number of the next batch."""
+        return self._state.plan.step(self.position)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a global batch from here on."""
+        return self._state.plan.last.batch_size
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of all streams together."""
+        return self.positions.epoch_rows
+
+    def __len__(self) -> int:
+        """Batches in `epochs`, from the first; TypeError where the loader never ends."""
+        steps = self._schedule.steps(self._state.plan)
+        if steps is None:
+            raise TypeError("this loader has no end; pass epochs=, or stop after a number of steps")
+        return steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, the same on every rank: plain values for JSON. See `plan`."""
+        return self._state.to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where a state was saved. Another batch size goes on from there in its own batches.
+
+        Another seed, pack, mixture, generation or other data: RequestError, with both values.
+        """
+        saved = State.from_dict(state)
+        check_same(saved, self._state)
+        segment = replace(self._state.plan.last, from_position=saved.position)
+        self._state = replace(saved, plan=saved.plan.continued(segment))
+
+    def seek(self, step: int) -> None:
+        """Stand before a step's batch, by the plan's batch sizes; costs the same for any step."""
+        self._state = replace(self._state, position=self._state.plan.extent(step)[0])
+
+    def at(self, step: int) -> Batch:
+        """Give this rank's rows of one step, and leave the loader where it stands."""
+        job = self._schedule.job(self._state.plan, step)
+        return self._made(job, self._ask(job))
+
+    def rows(self, positions: NDArray[np.int64] | Sequence[int]) -> Batch:
+        """Give the rows at these positions, in this order, whatever the rank: random access to the endless order."""
+        asked = np.asarray(positions, dtype=np.int64)
+        if asked.ndim != 1 or (asked.size and int(asked.min()) < 0):
+            raise RequestError(f"positions are whole numbers from 0 on, not {asked.tolist()}")
+        job = Job(-1, -1, -1, asked, self.positions.places(asked))
+        return self._made(job, self._ask(job))
+
+    def documents(self, epoch: int = 0) -> Iterator[Document]:
+        """Iterate over this rank's share of an epoch's whole documents, for those who pack themselves."""
+        reader = self._blocks.reader
+        return documents(self.positions.shards, reader, self.seed, epoch, self.rank, self.world_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            state = self._state
+            for batch in ahead(partial(self._batches, state), self._prefetch):
+                self._state = state = replace(state, position=batch.end)
+                yield batch
+                if self._state is not state:
+                    break  # The caller has moved the loader.
+            else:
+                return
+
+    def _batches(self, state: State) -> Iterator[Batch]:
+        """Make batches in order; the blocks of the next few are asked for before they are needed."""
+        waiting: deque[tuple[Job, Asked]] = deque()
+        for job in self._schedule.jobs(state.plan, state.position):
+            waiting.append((job, self._ask(job)))
+            if len(waiting) > self._prefetch:
+                yield self._made(*waiting.popleft())
+        while waiting:
+            yield self._made(*waiting.popleft())
+
+    def _ask(self, job: Job) -> Asked:
+        """Find a job's blocks, and have those read that are not at hand."""
+        keys = set(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
+        return {key: self._blocks.held(*key) or self._read(key) for key in keys}
+
+    def _made(self, job: Job, asked: Asked) -> Batch:
+        held = {key: block if isinstance(block, Block) else self._wait(job, key, block) for key, block in asked.items()}
+        keys = zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True)
+        places: list[tuple[Block, int] | None] = [
+            (held[key], row) for key, row in zip(keys, job.places.rows.tolist(), strict=True)
+        ]
+        places += [None] * (len(job.positions) - len(places))
+        return Batch(job.step, job.start, job.end, job.positions, places, self._blocks.padding, self._buffers)
+
+    def _read(self, key: tuple[int, int]) -> Future[Block]:
+        with self._lock:
+            future = self._pending.get(key)
+            if future is None:
+                future = self._pending[key] = self._pool.submit(partial(self._blocks.get, *key))
+                future.add_done_callback(lambda _: self._pending.pop(key, None))
+        return future
+
+    def _wait(self, job: Job, key: tuple[int, int], block: Future[Block]) -> Block:
+        """Wait for a block; what goes wrong is told with rank, position, block and store."""
+        place = f"rank {self.rank}, position {job.start}, {self._blocks.named(*key)}"
+        try:
+            return block.result(timeout=self._stall)
+        except FutureTimeoutError:
+            raise StoreError(f"{place}: nothing came for {self._stall:g} s; the store hangs or is out of reach. "
+                             "Load the last state and go on, or raise stall=") from None
+        except CorruptDataError as error:
+            raise CorruptDataError(f"{place}: {error}") from error
+        except (PenstockError, OSError) as error:
+            raise StoreError(f"{place}: {error}") from error
+
+
+def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:
+    loader = StreamingLoader(**arguments)
+    loader.load_state_dict(state.to_dict())
+    return loader
+
+
+def _check(batch_size: int, rank: int, world_size: int, epochs: int | None, tail: str) -> None:
+    if batch_size < 1:
+        raise RequestError(f"batch_size is {batch_size}; a global batch has at least 1 row")
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise RequestError(f"rank is {rank} of {world_size}; ranks go from 0 to world_size - 1")
+    if epochs is not None and epochs < 1:
+        raise RequestError(f"epochs is {epochs}; pass 1 or more, or None to go on for ever")
+    if tail not in get_args(Tail):
+        raise RequestError(f"tail is {tail!r}; it is one of {', '.join(get_args(Tail))}")

@@ -1,0 +1,82 @@
+"""Work done ahead by threads: copying and reading release the interpreter's lock. No thread keeps a process up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Pool:
+    """Daemon threads that run calls in the order in which they are given. A call that hangs does not hold up exit."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._started = 0
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run `call` as soon as a thread is free."""
+        future: Future[T] = Future()
+        self._calls.put((future, call))
+        with self._lock:
+            if self._started < self._threads:
+                self._started += 1
+                threading.Thread(target=self._work, name="penstock-read", daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+class _End:
+    """What a thread says last: what it failed with, if it did."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def ahead(values: Callable[[], Iterator[T]], depth: int) -> Iterator[T]:
+    """Iterate in a thread of its own, `depth` values ahead; an error comes where its value would have come."""
+    if depth < 1:
+        yield from values()
+        return
+    made: queue.Queue[T | _End] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(value: T | _End) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                made.put(value, timeout=0.1)
+                return
+
+    def work() -> None:
+        error = None
+        try:
+            for value in values():
+                put(value)
+                if stopped.is_set():
+                    return
+        except BaseException as raised:
+            error = raised
+        put(_End(error))
+
+    threading.Thread(target=work, name="penstock-batches", daemon=True).start()
+    try:
+        while not isinstance(value := made.get(), _End):
+            yield value
+        if value.error is not None:
+            raise value.error
+    finally:
+        stopped.set()
