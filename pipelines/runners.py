@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import PenstockError, RequestError, RunError, require
 from .failures import Desk, marked, original
-from .graph import Job, build
+from .beam_graph import Job, build
 from .job_server import ENGINES, SPARK, reachable, serve
 
 __all__ = ["Job", "RunnerOptions", "cores", "preflight", "run_job", "session"]

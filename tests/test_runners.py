@@ -18,7 +18,7 @@ import apache_beam as beam
 import pytest
 
 from penstock import InputError, RequestError, RunError
-from penstock.pipelines.graph import CHUNK, Job, build
+from penstock.pipelines.beam_graph import CHUNK, Job, build
 from penstock.pipelines.runners import RunnerOptions, preflight, run_job, session
 
 HERE = Path(__file__).parent
