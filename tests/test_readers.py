@@ -1,0 +1,528 @@
+"""Files are found, cut and read so that each record is one row: kept, rejected by a rule, or set aside with words."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from penstock import InputError, StoreError
+from penstock.transforms import files, lines
+from penstock.transforms.readers import Fields, Piece, check_fields, detect_format, list_files, read, split
+from penstock.transforms.schema import BATCH_BYTES, DOCUMENT, document_ids
+
+Row = dict[str, Any]
+
+
+def rows_of(path: Path | str, fields: Fields | None = None, task_bytes: int = 1 << 40, **options: Any) -> list[Row]:
+    """Read a file range by range; each row as a dictionary with its reason, error and raw bytes."""
+    (entry,) = list_files(str(path))
+    kind = detect_format(entry.path)
+    out: list[Row] = []
+    for start, end in split(entry, kind, task_bytes):
+        piece = Piece(entry.url, "web", entry.path, kind, entry.size, start, end)
+        for outcome in read(piece, fields, **options):
+            assert outcome.batch.schema.equals(DOCUMENT)
+            nulls = [None] * outcome.batch.num_rows
+            extra = (
+                outcome.reasons.to_pylist(),
+                *(c.to_pylist() if c else nulls for c in (outcome.errors, outcome.raw)),
+            )
+            rows = zip(outcome.batch.to_pylist(), *extra, strict=True)
+            out += [{**row, "reason": why, "error": error, "raw": raw} for row, why, error, raw in rows]
+    places = [row["place"] for row in out]
+    assert len(set(places)) == len(places)
+    assert [row["id"] for row in out] == document_ids("web", entry.path, places).to_pylist()
+    return out
+
+
+def texts(rows: list[Row]) -> list[str | None]:
+    return [row["text"] for row in rows if row["error"] is None and row["reason"] is None]
+
+
+def errors(rows: list[Row]) -> list[str]:
+    return [row["error"] for row in rows if row["error"] is not None]
+
+
+def jsonl(*records: Any) -> bytes:
+    return b"".join(
+        (r if isinstance(r, bytes) else json.dumps(r, ensure_ascii=False).encode()) + b"\n" for r in records
+    )
+
+
+# --- finding files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    names = ["a.jsonl", "b.txt", "sub/c.jsonl.gz", "sub/deep/d.parquet", "sub/e.warc.gz", "sub/image.png", "README.md"]
+    names += [".hidden.jsonl", "x.jsonl.tmp", "_temporary/0/f.jsonl", ".git/g.jsonl", "_SUCCESS", "h.jsonl~"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("", ["a.jsonl", "b.txt", "sub/c.jsonl.gz", "sub/deep/d.parquet", "sub/e.warc.gz"]),
+        ("/", ["a.jsonl", "b.txt", "sub/c.jsonl.gz", "sub/deep/d.parquet", "sub/e.warc.gz"]),
+        ("/a.jsonl", ["a.jsonl"]),
+        ("/sub/e.warc.gz", ["e.warc.gz"]),
+        ("/*", ["README.md", "a.jsonl", "b.txt"]),
+        (
+            "/**",
+            ["README.md", "a.jsonl", "b.txt", "sub/c.jsonl.gz", "sub/deep/d.parquet", "sub/e.warc.gz", "sub/image.png"],
+        ),
+        ("/**/*.jsonl*", ["a.jsonl", "sub/c.jsonl.gz"]),
+        ("/sub/**/*.parquet", ["deep/d.parquet"]),
+        ("/*/*.gz", ["sub/c.jsonl.gz", "sub/e.warc.gz"]),
+        ("/[ab].*", ["a.jsonl", "b.txt"]),
+        ("/[!a].txt", ["b.txt"]),
+        ("/?.txt", ["b.txt"]),
+        ("/.hidden.jsonl", [".hidden.jsonl"]),
+    ],
+)
+def test_a_pattern_lists_its_files_below_its_root(tree: Path, pattern: str, paths: list[str]) -> None:
+    entries = list_files(f"{tree}{pattern}")
+    assert [entry.path for entry in entries] == paths
+    assert all(Path(entry.url).is_file() and entry.size == 1 and entry.etag for entry in entries)
+    assert [entry.path for entry in list_files(f"file://{tree}{pattern}")] == paths
+
+
+def test_a_name_with_wildcard_letters_is_a_name_where_the_file_exists(tmp_path: Path) -> None:
+    (tmp_path / "a[1].jsonl").write_bytes(b"x")
+    assert [entry.path for entry in list_files(f"{tmp_path}/a[1].jsonl")] == ["a[1].jsonl"]
+
+
+def test_links_are_followed_but_not_in_a_circle(tree: Path) -> None:
+    (tree / "sub" / "again").symlink_to(tree)
+    (tree / "other").symlink_to(tree / "sub" / "deep")
+    paths = [entry.path for entry in list_files(str(tree))]
+    assert "other/d.parquet" in paths
+    assert len(paths) == 6
+
+
+def test_a_listing_is_fresh(tree: Path) -> None:
+    before = {entry.path: entry.etag for entry in list_files(str(tree))}
+    os.utime(tree / "a.jsonl", ns=(1, 1))
+    (tree / "new.txt").write_bytes(b"x")
+    after = {entry.path: entry.etag for entry in list_files(str(tree))}
+    assert after.keys() - before.keys() == {"new.txt"}
+    assert [path for path in before if before[path] != after[path]] == ["a.jsonl"]
+
+
+def test_a_store_lists_and_reads_as_a_folder_does(tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    body = jsonl({"text": "one"}, {"text": "two"})
+    for name in ("a.jsonl", "sub/b.jsonl", "sub/.c.jsonl", "sub/d.png"):
+        store.pipe(f"/listing/{name}", body)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+    for pattern in ("", "/**/*.jsonl", "/*.jsonl", "/sub/b.jsonl"):
+        far, near = list_files(f"memory://listing{pattern}"), list_files(f"{tmp_path}{pattern}")
+        assert [(entry.path, entry.size) for entry in far] == [(entry.path, entry.size) for entry in near]
+        assert all(entry.url.startswith("memory://") and entry.etag for entry in far)
+    assert rows_of("memory://listing/a.jsonl", task_bytes=5) == rows_of(tmp_path / "a.jsonl")
+    store.pipe("/listing/late.jsonl", body)
+    assert len(list_files("memory://listing")) == 3
+
+
+def test_nothing_found_is_an_error(tree: Path) -> None:
+    for pattern in (
+        f"{tree}/none",
+        f"{tree}/none/*.jsonl",
+        f"{tree}/*.parquet",
+        "memory://nowhere-at-all",
+        f"{tree}/.git/no",
+    ):
+        with pytest.raises(InputError, match="no input file matches"):
+            list_files(pattern)
+    with pytest.raises(InputError, match="chains file systems"):
+        list_files("simplecache::memory://x")
+    with pytest.raises(InputError, match="Protocol not known: nosuchstore"):
+        list_files("nosuchstore://bucket/x")
+
+
+LOCKED = """
+import os, sys, tempfile
+from pathlib import Path
+from penstock import InputError
+from penstock.transforms.readers import Piece, list_files, read
+with tempfile.TemporaryDirectory() as root:
+    os.chmod(root, 0o755)
+    for name in ("open/sub", "shut"):
+        Path(root, name).mkdir(parents=True)
+    file = Path(root, "shut", "a.jsonl")
+    file.write_bytes(b'{"text": "x"}')
+    file.chmod(0)
+    Path(root, "open", "b.jsonl").write_bytes(b'{"text": "x"}')
+    Path(root, "open", "sub").chmod(0)
+    child = os.fork()
+    if child == 0:
+        if os.geteuid() == 0:  # nothing is locked for root
+            os.setgid(65534)
+            os.setuid(65534)
+        asks = [lambda name=name: list_files(f"{root}/{name}") for name in ("open", "open/**", "shut", "shut/a.jsonl")]
+        for ask in (*asks, lambda: list(read(Piece(str(file), "s", "a.jsonl", "jsonl", 13)))):
+            try:
+                print("read:", ask())
+            except InputError as error:
+                print(error)
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    Path(root, "open", "sub").chmod(0o755)
+"""
+
+
+def test_what_is_protected_is_an_error_and_never_an_empty_listing() -> None:
+    done = subprocess.run([sys.executable, "-c", LOCKED], capture_output=True, text=True, timeout=120)
+    said = done.stdout.splitlines()
+    assert len(said) == 5, done.stderr
+    assert all("may not be read: permission denied" in line for line in said)
+
+
+def test_a_format_is_told_by_its_name() -> None:
+    names = {
+        "a.warc.gz": "warc",
+        "A.WARC": "warc",
+        "x.json.zst": "jsonl",
+        "x.ndjson.gz": "jsonl",
+        "x.pq": "parquet",
+        "n.txt": "text",
+    }
+    assert {name: detect_format(name) for name in names} == names
+    with pytest.raises(InputError, match=r"'image.png' has no extension .* one of .*\.parquet"):
+        detect_format("image.png")
+
+
+# --- JSON lines -------------------------------------------------------------------------------------------------------
+
+
+def test_fields_are_mapped_by_name(tmp_path: Path) -> None:
+    record = {
+        "body": "Hi",
+        "key": 7,
+        "link": "http://a",
+        "lang": "en",
+        "z": [1, {"b": None}],
+        "a": float("nan"),
+        "url": "u",
+    }
+    (tmp_path / "a.jsonl").write_bytes(jsonl(record))
+    mapped = Fields(text="body", id="key", url="link", language="lang")
+    (row,) = rows_of(tmp_path / "a.jsonl", mapped)
+    assert (row["text"], row["source_id"], row["url"], row["language"]) == ("Hi", "7", "http://a", "en")
+    assert row["metadata"] == '{"a":null,"url":"u","z":[1,{"b":null}]}'
+    (row,) = rows_of(tmp_path / "a.jsonl", Fields(text="body", metadata=("lang", "none")))
+    assert (row["url"], row["source_id"], row["metadata"]) == ("u", None, '{"lang":"en"}')
+    assert pickle.loads(pickle.dumps(mapped)) == mapped
+
+
+BAD_LINES = {
+    b'{"text": "cut': "the line is not valid JSON: Unterminated string starting at",
+    b"[1, 2]": "the line is a list, not a JSON object",
+    b'"text"': "the line is a string, not a JSON object",
+    b"7": "the line is a number, not a JSON object",
+    b'{"other": 1}': "the line has no field 'text'",
+    b'{"text": 5}': "the field 'text' is a number, not a string",
+    b'{"text": {"a": 1}}': "the field 'text' is an object, not a string",
+    b'{"text": "\xff\xfe"}': "the line is not valid UTF-8",
+    b'{"text": "\\ud800"}': "the field 'text' holds a lone surrogate, which is no character",
+    b'{"text": "a", "n": ' + b"9" * 5000 + b"}": "the line is not valid JSON: a number is too long",
+    b"\x1f\x8b\x08garbage": "the line is not valid UTF-8",
+    b"[" * 200_000: "the line is nested too deeply",
+}
+
+
+def test_a_bad_line_is_set_aside_and_the_rest_is_read(tmp_path: Path) -> None:
+    body = jsonl({"text": "first"}, *(line for bad in BAD_LINES for line in (bad, {"text": "good"})))
+    (tmp_path / "a.jsonl").write_bytes(body)
+    rows = rows_of(tmp_path / "a.jsonl")
+    assert texts(rows) == ["first"] + ["good"] * len(BAD_LINES)
+    assert [(row["raw"], row["error"]) for row in rows if row["error"]] == list(BAD_LINES.items())
+
+
+def test_what_is_odd_but_valid_is_kept(tmp_path: Path) -> None:
+    odd = ["a\0b", "tab\t\x01", "😀 漢字 مرحبا", " \ufeffx", "\u2028", "x" * 100_000]
+    raw = b'\xef\xbb\xbf{"text": "raw\x00nul"}\r\n\n  \r\n'
+    (tmp_path / "a.jsonl").write_bytes(raw + jsonl(*({"text": text} for text in odd))[:-1])
+    rows = rows_of(tmp_path / "a.jsonl")
+    assert [row["text"] for row in rows] == ["raw\0nul", *odd]
+    assert [row["reason"] for row in rows] == [None] * 5 + ["read/empty", None]
+
+
+def test_empty_texts_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl({"text": "x"}, {"text": ""}, {"text": " \n"}, {"text": None}))
+    assert [row["reason"] for row in rows_of(tmp_path / "a.jsonl")] == [None, *["read/empty"] * 3]
+
+
+def test_metadata_survives_what_json_has_not(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "x", "b": "\\ud800", "a": Infinity, "url": "\\ud800"}\n')
+    (row,) = rows_of(tmp_path / "a.jsonl")
+    assert (row["metadata"], row["url"]) == (r'{"a":null,"b":"\ud800"}', "?")
+
+
+def test_ranges_of_any_size_give_the_rows_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(3)
+    records = [{"text": "é" * rng.randrange(90), "n": n} for n in range(60)]
+    body = jsonl(*records).replace(b'"n": 7}', b'"n": 7}\n\n\r')[: -rng.randrange(2)]
+    (tmp_path / "a.jsonl").write_bytes(body)
+    whole = rows_of(tmp_path / "a.jsonl")
+    assert [row["text"] for row in whole] == [record["text"] for record in records]
+    for block in (1 << 18, 7):
+        monkeypatch.setattr(lines, "BLOCK", block)
+        for task_bytes in (1, 2, 13, 64, 100, 1000):
+            assert rows_of(tmp_path / "a.jsonl", task_bytes=task_bytes) == whole
+
+
+def test_a_range_reads_its_bytes_and_its_last_line_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(io.BytesIO):
+        seen = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            body = super().read(size)
+            Counting.seen += len(body)
+            return body
+
+    monkeypatch.setattr(lines, "BLOCK", 64)
+    body = jsonl(*({"text": "x" * 20} for _ in range(1000)))
+    found = list(lines.plain_lines(Counting(body), Piece("", "", "", "jsonl", len(body), 5000, 6000), 1 << 20))
+    assert [line.place for line in found] == [at for at in range(0, len(body), 33) if 5000 <= at < 6000]
+    assert Counting.seen < 1000 + 33 + 3 * 64
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+def test_compressed_lines(tmp_path: Path, suffix: str) -> None:
+    pack = gzip.compress if suffix.endswith("gz") else zstandard.ZstdCompressor(write_checksum=True).compress
+    parts = [jsonl(*({"text": f"{part} {n} " + "w" * n} for n in range(500))) for part in range(3)]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"".join(pack(part) for part in parts))
+    rows = rows_of(path)
+    assert [row["place"] for row in rows] == list(range(1500))
+    assert [row["text"][:3] for row in rows] == [f"{part} {n}"[:3] for part in range(3) for n in range(500)]
+
+    path.write_bytes(b"".join(pack(part) for part in parts)[:-9])
+    assert len(texts(rows_of(path))) >= 1000
+    assert "ends before its end mark" in errors(rows_of(path))[-1]
+
+    middle = bytearray(pack(parts[1]))
+    middle[len(middle) // 2 : len(middle) // 2 + 9] = b"\xff" * 9
+    path.write_bytes(pack(parts[0]) + bytes(middle) + pack(parts[2]))
+    rows = rows_of(path)
+    assert [text for text in texts(rows) if text and text[0] == "2"] == [
+        json.loads(x)["text"] for x in parts[2].splitlines()
+    ]
+    assert sum(row["error"] is not None and "stream is damaged" in row["error"] for row in rows) == 1
+
+    path.write_bytes(b"this is neither")
+    (row,) = rows_of(path)
+    assert "stream is damaged" in row["error"]
+    assert row["raw"] == b"this is neither"
+
+
+def test_records_beyond_the_limit_are_set_aside(tmp_path: Path) -> None:
+    body = jsonl({"text": "a"}, {"text": "b" * 5000}, {"text": "c"})
+    (tmp_path / "a.jsonl").write_bytes(body)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(body))
+    pq.write_table(pa.table({"text": ["a", "b" * 5000, "c"]}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.jsonl.gz", "a.parquet"):
+        rows = rows_of(tmp_path / name, largest=1000)
+        assert texts(rows) == ["a", "c"]
+        assert "larger than 1000 bytes" in errors(rows)[0]
+    (tmp_path / "a.txt").write_bytes(b"b" * 5000)
+    assert errors(rows_of(tmp_path / "a.txt", largest=1000)) == ["the file is larger than 1000 bytes"]
+
+
+BIG = """
+import json, resource, sys
+from penstock.transforms.readers import Piece, read
+import pyarrow.parquet
+path, kind, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = list(read(Piece(path, "s", path, kind, size)))
+rows = [(o.batch.num_rows, len(o.batch["text"][0].as_py() or ""), o.errors) for o in found]
+print(json.dumps([rows[0][:2], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, str(rows[0][2])]))
+"""
+
+
+def read_apart(path: Path, kind: str) -> tuple[list[int], int, str]:
+    """Read a file in a process of its own: (rows, characters), growth in MiB, errors."""
+    command = [sys.executable, "-c", BIG, str(path), kind, str(path.stat().st_size)]
+    rows, grown, error = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return rows, grown, error
+
+
+def test_a_document_of_100_mb_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "' + b"word " * 20_000_000 + b'"}\n')
+    rows, grown, _ = read_apart(path, "jsonl")
+    assert rows == [1, 100_000_000]
+    assert grown < 700
+
+
+def test_a_decompression_bomb_takes_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.jsonl.zst"
+    path.write_bytes(zstandard.ZstdCompressor(level=1).compress(b'{"text": "' + bytes(800 << 20)))
+    assert path.stat().st_size < 100_000
+    rows, grown, error = read_apart(path, "jsonl")
+    assert rows == [1, 0]
+    assert "larger than 268435456 bytes" in error
+    assert grown < 900
+
+
+def test_a_mapping_without_its_text_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(*({"body": "x", "n": n} for n in range(150)), {"text": "late"}))
+    (tmp_path / "a.parquet").write_bytes(b"")
+    pq.write_table(pa.table({"body": ["x"], "n": [1]}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        for fields in (Fields(), Fields(text="body", id="key")):
+            (entry,) = list_files(str(tmp_path / name))
+            with pytest.raises(InputError, match=r"the field '(text|key)' that the recipe maps; .*'body', 'n'"):
+                check_fields(entry, detect_format(name), fields)
+            with pytest.raises(InputError, match=r"the field '(text|key)' that the recipe maps; .*'body', 'n'"):
+                rows_of(tmp_path / name, fields)
+    pq.write_table(pa.table({"text": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="'text' is of type int64, not text"):
+        rows_of(tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_bytes(b"no json\n" * 150)
+    assert len(errors(rows_of(tmp_path / "b.jsonl"))) == 150
+
+
+# --- Parquet and text -------------------------------------------------------------------------------------------------
+
+
+def test_parquet_columns_of_every_text_type(tmp_path: Path) -> None:
+    words = ["a", "é\0", None, "", "😀" * 9] * 50
+    for kind in (pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())):
+        column = pa.array([w.encode() if w is not None and kind == pa.binary() else w for w in words], kind)
+        table = pa.table({"text": column, "key": range(250), "url": ["u"] * 250, "at": [{"x": 1.5}] * 250})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=17)
+        rows = rows_of(tmp_path / "a.parquet", Fields(id="key"), task_bytes=300)
+        assert [row["text"] for row in rows] == words
+        assert [row["place"] for row in rows] == list(range(250))
+        assert [row["reason"] for row in rows] == [None if word else "read/empty" for word in words]
+        assert (rows[3]["source_id"], rows[3]["url"], rows[3]["metadata"]) == ("3", "u", '{"at":{"x":1.5}}')
+
+
+def test_parquet_is_cut_at_row_groups_that_cover_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [str(n) * 100 for n in range(100)]}), tmp_path / "a.parquet", row_group_size=7)
+    (entry,) = list_files(str(tmp_path / "a.parquet"))
+    for task_bytes in (1, 500, 2000, 1 << 30):
+        ranges = split(entry, "parquet", task_bytes)
+        if task_bytes < entry.size:
+            assert [n for start, end in ranges for n in range(start, end)] == list(range(15))
+        assert len(rows_of(entry.url, task_bytes=task_bytes)) == 100
+    with pytest.raises(InputError, match="task_bytes is 0"):
+        split(entry, "parquet", 0)
+
+
+def test_damage_in_parquet_is_counted_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    words = [f"{n} " * 50 for n in range(300)]
+    pq.write_table(pa.table({"text": words}), path, row_group_size=100, use_dictionary=False, compression="zstd")
+    body = bytearray(path.read_bytes())
+    at = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    body[at : at + 200] = b"\xff" * 200
+    path.write_bytes(body)
+    rows = rows_of(path)
+    assert [row["text"] for row in rows] == words[:100] + [None] * 100 + words[200:]
+    assert errors(rows) == ["row group 1 of the Parquet file is damaged"] * 100
+    path.write_bytes(body[:-20])
+    (row,) = rows_of(path)
+    assert row["error"] == "the file is not readable as Parquet: its footer is missing or damaged"
+    assert row["raw"] == bytes(body[:-20])
+
+
+def test_invalid_utf8_in_parquet_is_set_aside(tmp_path: Path) -> None:
+    bad = pa.array([b"ok", b"\xff\xfe", b"fine"]).view(pa.string())
+    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")
+    assert [row["text"] for row in rows] == ["ok", None, "fine"]
+    assert (rows[1]["error"], rows[1]["raw"]) == ("the column 'text' is not valid UTF-8", b"\xff\xfe")
+
+
+def test_text_files_are_one_document_each(tmp_path: Path) -> None:
+    bodies = {"a": b"\xef\xbb\xbfHello\0\n", "b": b"\xff\xfe\xfa", "c": b" \n", "d": b""}
+    for name, body in bodies.items():
+        (tmp_path / f"{name}.txt").write_bytes(body)
+    found = {name: rows_of(tmp_path / f"{name}.txt") for name in bodies}
+    assert [row["text"] for row in found["a"]] == ["Hello\0\n"]
+    assert errors(found["b"]) == ["the file is not valid UTF-8"]
+    assert [row["reason"] for row in found["c"]] == ["read/empty"]
+    assert found["d"] == []
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.txt"])
+def test_an_empty_file_holds_no_documents(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    assert rows_of(tmp_path / name) == []
+    (entry,) = list_files(str(tmp_path / name))
+    check_fields(entry, detect_format(name), Fields())
+
+
+# --- batches and failures ---------------------------------------------------------------------------------------------
+
+
+def test_batches_stay_small_and_raw_bytes_bounded(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(
+        jsonl({"text": "x"}, *({"text": "y" * 70_000} for _ in range(300)), b"[" + b"z" * (2 << 20))
+    )
+    (entry,) = list_files(str(tmp_path / "a.jsonl"))
+    outcomes = list(read(Piece(entry.url, "s", entry.path, "jsonl", entry.size)))
+    assert sum(outcome.batch.num_rows for outcome in outcomes) == 302
+    assert all(outcome.batch["text"].nbytes < BATCH_BYTES + 80_000 for outcome in outcomes)
+    assert [len(raw) for raw in outcomes[-1].raw.to_pylist() if raw is not None] == [1 << 20]
+
+
+def test_a_file_that_changed_or_is_gone_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl({"text": "x"}))
+    piece = Piece(str(path), "s", "a.jsonl", "jsonl", 3)
+    with pytest.raises(InputError, match="has 14 bytes now and had 3 when it was listed"):
+        list(read(piece))
+    path.unlink()
+    with pytest.raises(InputError, match="is gone"):
+        list(read(piece))
+    with pytest.raises(InputError, match="'csv' is not a format"):
+        list(read(Piece(str(path), "s", "a.csv", "csv", 3)))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.txt", "a.warc.gz"])
+def test_a_store_that_fails_is_never_taken_for_damaged_data(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = gzip.compress(jsonl({"text": "x"})) if name.endswith("gz") else b"x" * 100
+    fsspec.filesystem("memory").pipe(f"/fails/{name}", body)
+
+    def lost(*_: Any) -> bytes:
+        raise OSError("connection lost")
+
+    from fsspec.implementations.memory import MemoryFile
+
+    monkeypatch.setattr(MemoryFile, "read", lost)
+    piece = Piece(f"memory://fails/{name}", "s", name, detect_format(name), len(body))
+    with pytest.raises(StoreError, match=r"reading 'memory://fails/.*' failed: OSError: connection lost"):
+        list(read(piece))
+
+
+def test_ids_depend_on_input_path_and_place_alone(tmp_path: Path) -> None:
+    body = jsonl({"text": "x"}, {"text": "y"})
+    for root in ("here", "there/deep"):
+        (tmp_path / root).mkdir(parents=True)
+        (tmp_path / root / "a.jsonl").write_bytes(body)
+    assert rows_of(tmp_path / "here" / "a.jsonl") == rows_of(tmp_path / "there" / "deep" / "a.jsonl")
+    assert files.list_files(f"{tmp_path}/here/*")[0].path == files.list_files(f"{tmp_path}/there/deep/*")[0].path
