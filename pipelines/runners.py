@@ -19,11 +19,11 @@ from queue import Empty, Queue
 from typing import Any
 
 from .. import PenstockError, RequestError, RunError, require
-from .failures import Desk, marked, original
 from .beam_graph import Job, build
+from .failures import Desk, marked, original
 from .job_server import ENGINES, SPARK, reachable, serve
 
-__all__ = ["Job", "RunnerOptions", "cores", "preflight", "run_job", "session"]
+__all__ = ["Job", "RunnerOptions", "cores", "missing", "preflight", "run_job", "session"]
 
 RUNNERS = ("local", "spark", "flink", "dataflow")
 
@@ -57,7 +57,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def preflight(options: RunnerOptions) -> list[str]:
+def missing(options: RunnerOptions) -> list[str]:
     """Say what a runner lacks, a sentence each; an empty list where a job can be sent."""
     name, flags = options.runner, options.beam_options
     options.processes()
@@ -90,14 +90,19 @@ def preflight(options: RunnerOptions) -> list[str]:
     return [f"runner {name!r} is unknown: use {', '.join(RUNNERS)} or the name of one of Beam's"]
 
 
+def preflight(options: RunnerOptions) -> None:
+    """Refuse, before anything starts, a runner that lacks something; the RequestError says all that it lacks."""
+    if lacks := missing(options):
+        raise RequestError("; ".join(lacks))
+
+
 @contextmanager
 def session(options: RunnerOptions, say: Callable[[str], None] = print) -> Iterator[RunnerOptions]:
     """Start what the jobs of one run share, a job server where none is named, and end it after them.
 
     Jobs run with the options this gives. What is missing is refused before anything starts.
     """
-    if missing := preflight(options):
-        raise RequestError("; ".join(missing))
+    preflight(options)
     if options.runner not in ENGINES or options.job_endpoint is not None:
         yield options
         return

@@ -19,7 +19,7 @@ import pytest
 
 from penstock import InputError, RequestError, RunError
 from penstock.pipelines.beam_graph import CHUNK, Job, build
-from penstock.pipelines.runners import RunnerOptions, preflight, run_job, session
+from penstock.pipelines.runners import RunnerOptions, missing, preflight, run_job, session
 
 HERE = Path(__file__).parent
 IN_PROCESS = RunnerOptions(in_process=True)
@@ -180,7 +180,7 @@ def test_says_what_a_runner_lacks_before_anything_starts(options: RunnerOptions,
     with pytest.raises(RequestError) as caught, session(options):
         pytest.fail("the session began")
     assert says in str(caught.value)
-    assert not any("\n" in sentence for sentence in preflight(options))
+    assert not any("\n" in sentence for sentence in missing(options))
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -194,7 +194,7 @@ def test_says_what_a_runner_lacks_before_anything_starts(options: RunnerOptions,
     ids=str,
 )
 def test_lacks_nothing(options: RunnerOptions) -> None:
-    assert preflight(options) == []
+    assert missing(options) == []
     with session(options) as same:
         assert same is options
 
