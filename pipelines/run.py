@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .corpus import TextTask, WriteText, text_stage
-from .ingest import Ingest, ingest_stage, output_schema, warm
+from .ingest import Ingest, ingest_stage, warm
 from .match import Part, match, match_stage, warm_match
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
@@ -50,6 +50,7 @@ class Run:
     stages: dict[str, str | None] = field(default_factory=dict)
     tables: dict[str, str | None] = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
+    text_bytes: int = 0  # of the documents that the rules kept
 
 
 def run(
@@ -77,7 +78,7 @@ def run(
     state = Run(recipe, store, chosen, Progress(quiet=quiet))
     tasks = plan_inputs(recipe)
     require_tasks(tasks)
-    state.options = sized(chosen, tasks)
+    compile_kernels(state)
     receipts = documents(state, tasks)
     groups, parts = tabulate(state, receipts)
     clusters = duplicates(state, parts)
@@ -94,25 +95,35 @@ def run(
     return conclude(state, receipts, dropped, tokens)
 
 
-def sized(options: RunnerOptions, tasks: Sequence[IngestTask]) -> RunnerOptions:
-    """Run small plans in this process."""
-    weight = sum(task.bytes * (4 if task.pieces[0].path.endswith(COMPRESSED) else 1) for task in tasks)
-    return replace(options, in_process=True) if options.runner == "local" and weight < IN_PROCESS_BYTES else options
+def compile_kernels(state: Run) -> None:
+    """Compile what the recipe uses, before workers start; from disk where it was compiled before."""
+    with state.progress.phase("compiling"):
+        warm(state.recipe.steps)
+        if state.recipe.dedup is not None:
+            warm_match(state.recipe.dedup)
+
+
+def sized(options: RunnerOptions, tasks: int, weight: int) -> RunnerOptions:
+    """Run a job in this process where it has one task, or less work than starting workers costs."""
+    small = options.runner == "local" and (tasks == 1 or weight < IN_PROCESS_BYTES)
+    return replace(options, in_process=True) if small else options
+
+
+def input_weight(tasks: Sequence[IngestTask]) -> int:
+    """Weigh the input in bytes of text."""
+    return sum(task.bytes * (4 if task.pieces[0].path.endswith(COMPRESSED) else 1) for task in tasks)
 
 
 def documents(state: Run, tasks: Sequence[IngestTask]) -> list[Receipt]:
     """Ingest: every task of the plan; give the receipts in the plan's order, each checked."""
     stage = ingest_stage(state.recipe, state.store)
     state.stages["documents"] = stage.hash
-    with state.progress.phase("compiling"):
-        output_schema(state.recipe.steps)
-        if not {task.key for task in tasks} <= stage.committed():
-            warm(state.recipe.steps)
     _, chunks = pin(stage.store, tasks)
     keys = [task.key for task in tasks]
     with state.progress.stage(stage, "documents", keys):
         if not set(keys) <= stage.committed():
-            run_job(Job("ingest", chunks, Ingest(stage, state.recipe), expand=_tasks_of_chunk), state.options)
+            options = sized(state.options, len(tasks), input_weight(tasks))
+            run_job(Job("ingest", chunks, Ingest(stage, state.recipe), expand=_tasks_of_chunk), options)
     receipts = stage.receipts(keys)
     for receipt in receipts:
         check_part(receipt)
@@ -164,6 +175,7 @@ def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], l
                 "id_sum": receipt["tally"]["id_sum_kept"],
             }
         )
+    state.text_bytes = sum(group.bytes for group in groups)
     table = [
         {
             "part": g.part,
@@ -195,11 +207,9 @@ def duplicates(state: Run, parts: Sequence[Part]) -> Receipt | None:
         return None
     stage = match_stage(state.store, state.recipe.dedup, parts)
     keys = [f"sign-{part.number:06d}" for part in parts]
-    if stage.receipt("clusters") is None:
-        with state.progress.phase("compiling"):
-            warm_match(state.recipe.dedup)
+    options = sized(state.options, len(parts), state.text_bytes)
     with state.progress.stage(stage, "duplicates", keys):
-        receipt = match(stage, state.recipe.dedup, parts, state.options)
+        receipt = match(stage, state.recipe.dedup, parts, options)
     crash_point("stage-done")
     state.costs["duplicates"] = cost([*stage.receipts(keys), receipt])
     state.stages["duplicates"] = stage.hash
@@ -219,7 +229,8 @@ def text(state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream:
     tasks = [TextTask(part, tuple(held)) for part, held in sorted(by_part.items())]
     with state.progress.stage(stage, "text", [task.key for task in tasks]):
         if not {task.key for task in tasks} <= stage.committed():
-            run_job(Job("text", tasks, WriteText(stage, state.recipe, survivors)), state.options)
+            options = sized(state.options, len(tasks), state.text_bytes)
+            run_job(Job("text", tasks, WriteText(stage, state.recipe, survivors)), options)
     receipts = stage.receipts([task.key for task in tasks])
     check_readers(groups, receipts, dropped, "text", ("kept",))
     state.stages["text"] = stage.hash
@@ -248,7 +259,8 @@ def publish(
         # Validation shards have no list: they are done when the generation stands.
         if not stage.store.exists("generations/0.json"):
             work = Publish(stage, recipe, survivors, where, vocabulary)
-            run_job(Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary)), state.options)
+            options = sized(state.options, len(tasks), state.text_bytes)
+            run_job(Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary)), options)
     receipts = stage.receipts(keys)
     validations = stage.receipts(sorted(key for key in stage.committed() if key.startswith("validation-")))
     check_readers(groups, receipts, dropped, "tokens", ("train", "validation"))
