@@ -35,15 +35,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import CommitConflictError, CorruptDataError, InputError
+from .canonical import MAGIC, VERSION, canonical, parse
 from .order import Geometry, geometry
 from .store import Store
 
 if TYPE_CHECKING:
     from .shard import ShardReader
 
-MAGIC = "penstock-tokens"
-SHARD_MAGIC = "penstock-shard"
-VERSION = (1, 0)
 #: Bytes of payload in a group of rows, one range read.
 GROUP_BYTES = 1 << 20
 #: best_fit wants this many rows in a group, and takes up to so many bytes for them. Measured share of tokens in full
@@ -263,28 +261,6 @@ def _pack_order(pack: Pack, vocabulary: Vocabulary, shards: Sequence[ShardEntry]
         tail = sum(count.short_rows for count in counts)
         streams[stream] = geometry(sum(count.full_groups for count in counts), rows, tail)
     return PackOrder(pack, rows, streams)
-
-
-def canonical(values: Mapping[str, Any]) -> bytes:
-    """JSON in one form: keys sorted, no spaces, ASCII, a newline at the end."""
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-def parse(body: bytes, magic: str, place: str) -> dict[str, Any]:
-    """Read a JSON object of ours; refuses other magic and newer majors, in words."""
-    try:
-        values = json.loads(body)
-    except ValueError as error:
-        raise CorruptDataError(f"{place} is damaged: it is not JSON ({error}); restore it from a copy") from error
-    if not isinstance(values, dict) or values.get("magic") != magic:
-        raise CorruptDataError(f"{place} is damaged, or no file of penstock: its magic is not {magic!r}")
-    version = values.get("version")
-    if not isinstance(version, list) or len(version) != 2 or not all(isinstance(part, int) for part in version):
-        raise CorruptDataError(f"{place} is damaged: its version is {version!r}")
-    if version[0] > VERSION[0]:
-        raise InputError(f"{place} has format {version[0]}.{version[1]}, this penstock reads {VERSION[0]}.x: "
-                         "pip install --upgrade penstock")
-    return values
 
 
 def write_generation(store: Store, generation: Generation) -> None:

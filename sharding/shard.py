@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError
 from .best_fit import PIECE, best_fit
-from .format import SHARD_MAGIC, VERSION, Pack, ShardEntry, Vocabulary, canonical, parse
-from .packing import Group, PackTable
+from .canonical import SHARD_MAGIC, VERSION, canonical, parse
+from .format import Pack, ShardEntry, Vocabulary
+from .packing import PackTable
 from .store import MissingObjectError, Store, sha256
 
 #: Bytes of payload under one checksum.
@@ -209,12 +210,6 @@ class ShardReader:
         for block in range(first, last):
             self._check(block, body[block * BLOCK_BYTES - low : (block + 1) * BLOCK_BYTES - low])
         return body[start * size - low : stop * size - low].view(self.vocabulary.token)
-
-    def group(self, pack: Pack, group: int) -> Group:
-        """Read and decode one group of a pack's rows; padding is EOS."""
-        table = self.table(pack)
-        start, stop = table.span(group)
-        return table.group(group, self.tokens(start, stop + 1), self.vocabulary.eos_id, self.shard)
 
     def _array(self, suffix: str, kind: np.dtype[Any], length: int) -> NDArray[Any]:
         body = memoryview(self.member(suffix))

@@ -15,8 +15,9 @@ import xxhash
 
 from .. import CorruptDataError, InputError, PenstockError
 from .best_fit import cut
+from .canonical import VERSION
 from .documents import Documents
-from .format import VERSION, Generation, Pack, ShardEntry, TokenData, open_tokens
+from .format import Generation, Pack, ShardEntry, TokenData, open_tokens
 from .shard import BLOCK_BYTES, ShardReader
 
 _CHUNK = 128 * BLOCK_BYTES

@@ -15,11 +15,11 @@ import pytest
 from token_files import GOLDEN, GOLDEN_SHARDS, LARGE, PACKS, SMALL, put_shard, put_tokens, tokens_of
 
 from penstock import CommitConflictError, CorruptDataError, InputError
+from penstock.sharding.canonical import canonical
 from penstock.sharding.format import (
     Generation,
     Pack,
     Vocabulary,
-    canonical,
     open_tokens,
     read_generation,
     write_generation,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penstock.sharding.best_fit import PIECE, best_fit, cut
 from penstock.sharding.format import Pack
-from penstock.sharding.packing import NO_DOCUMENT, PackTable, Rows, read_rows
+from penstock.sharding.packing import NO_DOCUMENT, SEGMENT, PackTable, Rows
 
 EOS = 0
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -95,7 +95,8 @@ def naive_rows(lengths: Sequence[int], table: PackTable) -> list[list[tuple[int,
     """Pieces (start, length) of every row, from the definition of each policy."""
     length = table.pack.length
     if table.pack.policy == "best_fit":
-        known, by_row = dict(pieces_of(lengths, length)), {}
+        known = dict(pieces_of(lengths, length))
+        by_row: dict[int, list[tuple[int, int]]] = {}
         for start, row in best_fit(ends_of(lengths), length, table.group_rows).tolist():
             by_row.setdefault(row, []).append((start, known[start]))
         return list(by_row.values())
@@ -143,54 +144,41 @@ def check_rows(rows: Rows, expected: list[dict[str, list[Any]]]) -> None:
     assert rows.document_ids.dtype == np.uint64
 
 
+def read(table: PackTable, tokens: Any, rows: Sequence[int], shard: int = 0) -> Rows:
+    """Rows as a loader reads them: by the group's range and one token more, as its layout says."""
+    buffer, segments = [], [np.zeros(0, SEGMENT)]
+    for row in rows:
+        group, at = divmod(row, table.group_rows)
+        start, stop = table.span(group)
+        held, layout = tokens[start : stop + 1].tolist(), table.layout(group, shard)
+        low, high = layout.first[at : at + 2].tolist()
+        line: list[int] = []
+        for first, size in zip(layout.starts[low:high].tolist(), layout.sizes[low:high].tolist(), strict=True):
+            line += [EOS] * size if first < 0 else held[first : first + size]
+        buffer.append([*line, EOS][: table.pack.length + 1])
+        assert len(line) >= table.pack.length
+        segments.append(layout.segments[low:high])
+    return Rows(np.array(buffer, np.int32), np.concatenate(segments))
+
+
 @pytest.mark.parametrize("policy", ["best_fit", "concat"])
 @settings(max_examples=150, deadline=None)
 @given(lengths_of, st.integers(1, 24), st.integers(1, 6), st.randoms())
 def test_rows_are_those_of_a_naive_reader(policy: str, lengths: list[int], length: int, rows: int, dice: Any) -> None:
     table, tokens, shard = table_of(lengths, length, rows, policy), payload(lengths), 2**32 - 1
-    groups = []
-    for number in range(table.groups):
-        start, stop = table.span(number)
-        groups.append(table.group(number, tokens[start : stop + 1], EOS, shard))
     expected = [naive(lengths, pieces, length, shard) for pieces in naive_rows(lengths, table)]
     assert len(expected) == table.rows == table.count.rows
     assert table.count.pieces == sum(len(pieces) for pieces in naive_rows(lengths, table))
     wanted = [dice.randrange(table.rows) for _ in range(7)] + list(range(table.rows))
-    got = read_rows(groups, [row // rows for row in wanted], [row % rows for row in wanted])
+    got = read(table, tokens, wanted, shard)
     check_rows(got, [expected[row] for row in wanted])
     assert sum(int((row != NO_DOCUMENT).sum()) for row in got.document_ids[7:]) == sum(lengths)
-
-
-def test_short_documents_take_the_other_way_of_copying_to_the_same_rows() -> None:
-    chance = np.random.default_rng(5)
-    lengths = [*chance.integers(1, 9, 300).tolist(), *chance.integers(90, 200, 300).tolist()]
-    table, tokens = table_of(lengths, 128, 4, "best_fit"), payload(lengths)
-    expected = [naive(lengths, pieces, 128, 0) for pieces in naive_rows(lengths, table)]
-    groups = [table.group(number, tokens[table.span(number)[0] : table.span(number)[1] + 1], EOS)
-              for number in range(table.groups)]  # fmt: skip
-    assert min(len(group.segments) / len(group.first) for group in groups) < 2
-    assert max(len(group.segments) / len(group.first) for group in groups) > 20
-    got = read_rows(groups, [row // 4 for row in range(table.rows)], [row % 4 for row in range(table.rows)])
-    check_rows(got, expected)
-
-
-def test_rows_land_in_the_buffer_that_is_given() -> None:
-    lengths = [9, 30, 4, 4]
-    table = table_of(lengths, 8, 100, "best_fit")
-    group = table.group(0, payload(lengths), EOS)
-    out = np.zeros((2, 9), np.uint16)
-    rows = read_rows([group], [0, 0], [1, 0], out)
-    assert rows.buffer is out
-    assert out.tolist() == [group.tokens[1].tolist(), group.tokens[0].tolist()]
-    assert rows.tokens.base is not None
-    assert read_rows([group], [], []).tokens.shape == (0, 8)
 
 
 def test_a_cut_document_goes_on_in_the_label_behind_its_row() -> None:
     lengths = [20, 3]
     table = table_of(lengths, 8, 1, "best_fit")
-    start, stop = table.span(0)
-    row = read_rows([table.group(0, payload(lengths)[start : stop + 1], EOS)], [0], [0])
+    row = read(table, payload(lengths), [0])
     assert row.tokens[0, -1] == 8
     assert row.labels[0, -1] == 9
     assert row.loss_mask.all()

@@ -15,8 +15,8 @@ import pytest
 from token_files import LARGE, PACKS, SMALL, documents_of, put_shard, put_tokens, tokens_of
 
 from penstock import CorruptDataError, InputError, PenstockError
-from penstock.sharding.format import SHARD_MAGIC, ShardEntry, TokenData, Vocabulary, canonical, open_tokens
-from penstock.sharding.packing import read_rows
+from penstock.sharding.canonical import SHARD_MAGIC, canonical
+from penstock.sharding.format import ShardEntry, TokenData, Vocabulary, open_tokens
 from penstock.sharding.shard import BLOCK_BYTES, ShardReader, write_shard
 from penstock.sharding.store import Store, sha256
 
@@ -72,16 +72,9 @@ def test_a_remote_shard_is_read_by_whole_blocks(written: Path, data: TokenData) 
     plain = ShardReader(remote, entry, SMALL)
     assert plain.tokens(0, 10**9).tolist() == expected()
     for pack in PACKS:
-        mine, theirs = plain.group(pack, 0), data.reader(0).group(pack, 0)
-        assert mine.tokens.tolist() == theirs.tokens.tolist()
-        assert mine.segments.tolist() == theirs.segments.tolist()
-
-
-def test_rows_of_a_group_know_their_shard(data: TokenData) -> None:
-    reader = data.reader(1)
-    rows = read_rows([reader.group(PACKS[0], 0)], [0, 0], [0, 1])
-    assert set((rows.document_ids.reshape(-1) >> np.uint64(32)).tolist()) <= {1, 2**32 - 1}
-    assert reader.table(PACKS[0]).rows == reader.entry.packs["best_fit-64"].rows
+        mine, theirs = plain.table(pack), data.reader(0).table(pack)
+        assert mine.count == theirs.count == entry.packs[pack.name]
+        assert mine.layout(0).starts.tolist() == theirs.layout(0).starts.tolist()
 
 
 def test_a_reader_travels_and_is_shared_by_threads(data: TokenData) -> None:
@@ -172,7 +165,7 @@ def read_all(data: TokenData, shard: int = 0) -> None:
     reader = data.reader(shard)
     assert reader.header["magic"] == SHARD_MAGIC
     for pack in PACKS:
-        reader.group(pack, 0)
+        reader.table(pack)
     reader.tokens(0, 10**9)
     reader.member(".docs.parquet")
 

@@ -16,8 +16,9 @@ from token_files import GOLDEN, LARGE, PACKS, SMALL, documents_of, put_tokens, r
 
 from penstock import CorruptDataError, InputError
 from penstock.sharding.best_fit import best_fit
+from penstock.sharding.canonical import canonical
 from penstock.sharding.documents import Documents
-from penstock.sharding.format import Generation, TokenData, canonical, open_tokens, write_generation
+from penstock.sharding.format import Generation, TokenData, open_tokens, write_generation
 from penstock.sharding.store import Store, sha256
 from penstock.sharding.tools import cat, inspect, locate, verify
 

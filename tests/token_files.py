@@ -2,8 +2,8 @@
 
 The golden files say what format 1 is. They were written once, by `python tests/token_files.py`, and are never written
 again: a reader of format 1 must read them for ever, a writer of format 1 must give these bytes. Who changes the
-format's bytes raises `format.VERSION`, writes tests/data/tokens-v2 beside them and leaves these alone. Only the bytes
-of docs.parquet are pyarrow's: the test hands them over as they lie here.
+format's bytes raises `canonical.VERSION`, writes tests/data/tokens-v2 beside them and leaves these alone. Only the
+bytes of docs.parquet are pyarrow's: the test hands them over as they lie here.
 """
 
 from __future__ import annotations
