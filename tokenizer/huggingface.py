@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .. import CorruptDataError, InputError
+from .. import CorruptDataError, InputError, RequestError
 from .definition import BOS_NAMES, EOS_NAMES, Definition, Source, digest, is_control, named, pick, read_json
 
 
@@ -23,20 +23,22 @@ def read_huggingface(source: Source, eos: str | None, bos: str | None) -> Defini
     try:
         added = {str(token["content"]): dict(token) for token in file.get("added_tokens") or []}
         vocab = _vocabulary(model["vocab"])
-        tokens = vocab | {name: int(token["id"]) for name, token in added.items()}
-        structure = {
-            name: int(token["id"]) for name, token in added.items() if is_control(name, bool(token.get("special")))
-        }
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        places = {name: int(token["id"]) for name, token in added.items()}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptDataError(f"{source.name} is damaged: its vocabulary does not parse ({error!r})") from error
-    candidates = structure | {
-        name: tokens[name] for name in (eos, bos, *map(named, _ends(config))) if name is not None and name in tokens
-    }
-    said_eos, said_bos = map(named, _ends(config))
+    structure = {name: places[name] for name, token in added.items() if is_control(name, bool(token.get("special")))}
+    said_eos, said_bos = named(config.get("eos_token")), named(config.get("bos_token"))
+    for name in (eos, bos):
+        if name in vocab and name not in places:
+            raise RequestError(
+                f"{name!r} is an ordinary piece of {source.name}, which text becomes: take an added token instead"
+            )
+    asked = (eos, bos, said_eos, said_bos)
+    candidates = structure | {name: places[name] for name in asked if name is not None and name in places}
     eos = pick(eos, said_eos, EOS_NAMES, candidates, "eos", source.name)
     bos = pick(bos, said_bos, BOS_NAMES, candidates, "bos", source.name)
     unknown = _unknown(model, vocab)
-    control = structure | {name: tokens[name] for name in (eos, bos) if name is not None}
+    control = structure | {name: places[name] for name in (eos, bos) if name is not None}
     for name, token in added.items():
         token["special"] = name in control
     # What this package never uses: nothing is added around a text, cut or padded, and dropout is for training.
@@ -53,7 +55,7 @@ def read_huggingface(source: Source, eos: str | None, bos: str | None) -> Defini
         str(model.get("type") or ("unigram" if isinstance(model["vocab"], list) else "bpe")).lower(),
         source.name,
         json.dumps(file, ensure_ascii=False).encode(),
-        max(tokens.values()) + 1,
+        max([*vocab.values(), *places.values()]) + 1,
         control,
         eos,
         bos,
@@ -73,10 +75,6 @@ def _unknown(model: Mapping[str, Any], vocab: Mapping[str, int]) -> int | None:
     if model.get("unk_id") is not None:
         return int(model["unk_id"])
     return vocab.get(model["unk_token"]) if model.get("unk_token") is not None else None
-
-
-def _ends(config: Mapping[str, Any]) -> tuple[Any, Any]:
-    return config.get("eos_token"), config.get("bos_token")
 
 
 def _behaviour(

@@ -119,8 +119,12 @@ class FileTokenizer:
             raise RequestError(
                 f"{len(found):,} texts are {offsets[-1]:,} tokens an array holds {_MOST_TOKENS:,}: give smaller batches"
             )
-        values = np.concatenate(found, dtype=self.dtype, casting="unsafe") if found else np.empty(0, self.dtype)
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+        values = np.concatenate(found) if found else np.empty(0, np.uint32)
+        if len(values) and int(values.max()) >= self.vocab_size:
+            raise CorruptDataError(
+                f"{self.name} declares ids below {self.vocab_size} and {self.library} gives {values.max()}"
+            )
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values.astype(self.dtype)))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Give back the text of ids, control tokens by name."""
@@ -253,7 +257,7 @@ def read_source(path: str | Path) -> Source:
         raise InputError(f"the vocabulary file {path} is empty")
     folder, _, name = root.rpartition("/")
     sides = {"huggingface": ["tokenizer_config.json"], "tiktoken": [f"{name}.json", f"{Path(name).stem}.json"]}
-    for side in sides.get(_format(body) or "", []):
+    for side in sides.get(_format(body, name) or "", []):
         if store.exists(f"{folder}/{side}"):
             return Source(name, body, store.cat_file(f"{folder}/{side}"), side)
     return Source(name, body)
@@ -275,7 +279,7 @@ def define(source: Source, eos: str | None = None, bos: str | None = None) -> De
 
     `InputError` for a file in no known format, `CorruptDataError` for a damaged one, `RequestError` for what is asked.
     """
-    match _format(source.body):
+    match _format(source.body, source.name):
         case "huggingface":
             return read_huggingface(source, eos, bos)
         case "tiktoken":
@@ -288,10 +292,10 @@ def define(source: Source, eos: str | None = None, bos: str | None = None) -> De
     )
 
 
-def _format(body: bytes) -> str | None:
+def _format(body: bytes, name: str) -> str | None:
     head = body.lstrip()[:4096]
     if head[:1] == b"{":
         return "huggingface"
-    if re.match(rb"[A-Za-z0-9+/]+=*[ \t]+\d+\s", head):
+    if name.endswith(".tiktoken") or re.match(rb"[A-Za-z0-9+/]+=*[ \t]+\d+\s", head):
         return "tiktoken"
     return "sentencepiece" if proto.looks_like_model(body) else None
