@@ -65,7 +65,10 @@ class ExtractHtml(StepModel):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is an option of resiliparse; leave it out, or use extractor: resiliparse")
         if self.skip_elements:
-            _resiliparse(self)("<p>x</p>")  # a selector that is none is refused here
+            try:
+                _resiliparse(self)("<p>x</p>")
+            except Exception as error:
+                raise ValueError(f"skip_elements {list(self.skip_elements)} holds what is no CSS selector") from error
         return self
 
     def fingerprint(self) -> dict[str, Any]:
