@@ -71,13 +71,15 @@ def score_axis(values: Values, cuts: Sequence[float]) -> Axis:
             return Axis(np.arange(0.0, math.floor(reach) + 2.0))
         if reach > 20 * max(1.0, min([float(np.median(values)), *cuts])):
             tops = range(1, math.ceil(2 * math.log2(reach)) + 1)
-            return Axis(np.unique([0.0, 1.0, *(2 ** (half / 2) for half in tops)]), logarithmic=True)
+            edges = np.array([0.0, 1.0, *(2 ** (half / 2) for half in tops)], np.float64)
+            return Axis(np.unique(edges), logarithmic=True)
     start = 0.0 if 0 <= low < reach / 2 else min([low, *cuts])
     end = max(min(reach, max([high, *cuts])), start + 1e-9 * max(1.0, abs(start)))
     if start == 0 and 0.6 < end <= 1:
         end = 1.0
     step = nice((end - start) / 32)
-    return Axis(np.arange(math.floor(start / step + 1e-9), math.ceil(end / step - 1e-9) + 1) * step)
+    numbers = np.arange(math.floor(start / step + 1e-9), math.ceil(end / step - 1e-9) + 1)
+    return Axis(numbers.astype(np.float64) * step)
 
 
 def nice(step: float) -> float:

@@ -223,11 +223,12 @@ def _by_place(item: Record) -> tuple[str, str, int]:
 def record(rows: pa.Table, row: int, scores: Sequence[str], text: pa.Table | None = None) -> Record:
     """Take one row out of a ledger's row group."""
     values = row_values(rows.select([*_SHOWN, *scores]), row)
+    own = {name: values.pop(name) for name in scores}
     return Record(
-        values["id"].hex(), *(values[name] for name in _SHOWN[1:]),
-        scores={name: values[name] for name in scores if values[name] is not None},
+        **{**values, "id": values["id"].hex()},
+        scores={name: score for name, score in own.items() if score is not None},
         text=row_values(text, row)["text"] if text is not None else None,
-    )  # fmt: skip
+    )
 
 
 def survey_clusters(run: Store, name: str, parts: Mapping[int, PartFiles], made: Survey) -> None:

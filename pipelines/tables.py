@@ -44,6 +44,7 @@ class RowGroup:
     def __init__(self, file: pq.ParquetFile, number: int) -> None:
         self._file, self._number = file, number
         self.rows = int(file.metadata.row_group(number).num_rows)
+        self.names = list(file.schema_arrow.names)
 
     def read(self, columns: Iterable[str]) -> pa.Table:
         """Read some columns, each as one chunk."""
@@ -93,5 +94,6 @@ def value(scalar: Any) -> Any:
     if not scalar.is_valid:
         return None
     if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
-        return (scalar.as_buffer() or b"").to_pybytes().decode("utf-8", "replace")
+        buffer = scalar.as_buffer()
+        return "" if buffer is None else buffer.to_pybytes().decode("utf-8", "replace")
     return scalar.as_py()

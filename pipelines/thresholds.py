@@ -39,9 +39,12 @@ class Threshold:
         return values < self.value if self.drops == "below" else values > self.value
 
     def margin(self, value: float) -> float:
-        """Say how far inside the threshold a value lies, as a share of the threshold; negative where it is dropped."""
-        inside = value - self.value if self.drops == "below" else self.value - value
-        return inside / (abs(self.value) or 1.0)
+        """Say how far inside a value lies: 0 on the threshold, 1 at the far end of what it allows; negative beyond it.
+
+        The far end is 0 of a maximum, 1 of a minimum that is a share, and twice the threshold of any other minimum.
+        """
+        room = 1 - self.value if self.drops == "below" and 0 < self.value < 1 else abs(self.value) or 1.0
+        return (value - self.value if self.drops == "below" else self.value - value) / room
 
 
 def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
