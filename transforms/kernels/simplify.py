@@ -72,29 +72,24 @@ def simplify_text(
         if what == _SEPARATOR:
             out[at] = _SPACE
             at += not gap
-            gap = True
         elif what == _DIGIT:
             out[at] = _ZERO
             at += 1
-            gap = False
-            here = _after_number(data, here + width, end, table)
-            continue
+            width = _after_number(data, here + width, end, table) - here
         elif what == _REPLACED:
             length, place = int(np.int64((entry >> 8) & 31)), int(np.int64(entry >> 13))
             for byte_number in range(length):
                 out[at + byte_number] = pool[place + byte_number]
             at += length
-            gap = False
         elif what == _SIGMA:
             out[at] = 0xCF
             out[at + 1] = 0x82 if _is_final(data, start, here, end, table) else 0x83
             at += 2
-            gap = False
         elif what != _DROPPED:
             for byte_number in range(width):
                 out[at + byte_number] = data[here + byte_number]
             at += width
-            gap = False
+        gap = what == _SEPARATOR or (gap and what == _DROPPED)
         here += width
     return at - 1 if gap and at > first else at
 
