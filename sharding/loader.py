@@ -97,7 +97,7 @@ class StreamingLoader:
         self._prefetch, self._stall = prefetch, stall
         folder = cache_folder() if cache is None else Path(cache)
         self._blocks = Blocks(data.store, data.generation, self.pack, BlockCache(folder, cache_bytes))
-        self._pool, self._buffers = Pool(threads), Buffers(prefetch + 2)
+        self._pool, self.buffers = Pool(threads), Buffers(prefetch + 2)
         self._lock = Lock()
         self._pending: dict[tuple[int, int], Future[Block]] = {}
         self._rebuild = {
@@ -126,9 +126,14 @@ class StreamingLoader:
         return self._state.position
 
     @property
+    def plan(self) -> Plan:
+        """What was asked for from which position on."""
+        return self._state.plan
+
+    @property
     def step(self) -> int:
         """Number of the next batch."""
-        return self._state.plan.step(self.position)
+        return self.plan.step(self.position)
 
     @property
     def batch_size(self) -> int:
@@ -216,7 +221,7 @@ class StreamingLoader:
             (held[key], row) for key, row in zip(keys, job.places.rows.tolist(), strict=True)
         ]
         places += [None] * (len(job.positions) - len(places))
-        return Batch(job.step, job.start, job.end, job.positions, places, self._blocks.padding, self._buffers)
+        return Batch(job.step, job.start, job.end, job.positions, places, self._blocks.padding, self.buffers)
 
     def _read(self, key: tuple[int, int]) -> Future[Block]:
         with self._lock:

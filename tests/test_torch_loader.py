@@ -1,0 +1,135 @@
+"""The adapter for PyTorch: the same rows as the numpy loader, as tensors; ranks and unequal slices; resume."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from loader_files import put_data
+
+from penstock import RequestError
+from penstock.sharding import StreamingLoader
+from penstock.sharding.format import TokenData
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'penstock[torch]'")
+pytestmark = pytest.mark.torch
+PACK = "best_fit-32"
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put_data(tmp_path_factory.mktemp("torch") / "set")
+
+
+def torch_loader(*arguments: Any, **named: Any) -> Any:
+    from penstock.sharding.torch import TorchLoader
+
+    return TorchLoader(*arguments, **named)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gives_the_numpy_loaders_rows_as_tensors(data: TokenData, device: str) -> None:
+    asked: dict[str, Any] = {"pack": PACK, "seed": 5, "rank": 1, "world_size": 4, "epochs": 1, "tail": "pad"}
+    expected = list(StreamingLoader(data, 64, **asked))
+    batches = list(torch_loader(data, 64, device=device, **asked))
+    assert len(batches) == len(expected)
+    for batch, known in zip(batches, expected, strict=True):
+        assert (batch.step, batch.position, batch.end, len(batch)) == (known.step, known.position, known.end, 16)
+        for name in ("tokens", "labels", "loss_mask", "position_ids", "cu_seqlens"):
+            assert getattr(batch, name).device.type == device
+            assert getattr(batch, name).tolist() == getattr(known, name).tolist()
+        assert batch.tokens.dtype == batch.labels.dtype == torch.int64
+        assert np.array_equal(batch.document_ids.cpu().numpy().view(np.uint64), known.document_ids)
+        assert batch.targets.tolist() == np.where(known.loss_mask, known.labels, -100).tolist()
+        assert batch.max_seqlen == np.diff(known.cu_seqlens).max()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_resumes_at_every_step_and_from_the_numpy_loaders_state(data: TokenData, device: str) -> None:
+    loader = torch_loader(data, 64, pack=PACK, device=device, epochs=1)
+    states, whole = [loader.state_dict()], []
+    for batch in loader:
+        whole.append(batch.tokens.tolist())
+        states.append(loader.state_dict())
+    plain = StreamingLoader(data, 64, pack=PACK)
+    for step, state in enumerate(states[:-1]):
+        assert state == plain.state_dict()
+        next(iter(plain))
+        again = torch_loader(data, 64, pack=PACK, device=device, epochs=1)
+        again.load_state_dict(state)
+        assert again.step == step
+        assert [batch.tokens.tolist() for batch in islice(again, 2)] == whole[step : step + 2]
+
+
+def test_goes_on_where_iteration_was_left_and_follows_a_seek(data: TokenData) -> None:
+    loader = torch_loader(data, 64, pack=PACK)
+    assert [batch.step for batch in islice(loader, 3)] == [0, 1, 2]
+    steps = []
+    for batch in loader:
+        steps.append(batch.step)
+        if len(steps) in (2, 4):
+            loader.seek(step=10**9)
+        if len(steps) == 6:
+            break
+    assert steps == [3, 4, 10**9, 10**9 + 1, 10**9, 10**9 + 1]
+    assert loader.position == (10**9 + 2) * 64
+    with pytest.raises(TypeError, match="epochs="):
+        len(loader)
+
+
+def test_serves_a_data_loader_without_workers_and_refuses_several(data: TokenData) -> None:
+    loader = torch_loader(data, 64, pack=PACK, epochs=1)
+    assert [batch.step for batch in torch.utils.data.DataLoader(loader, batch_size=None)] == list(range(len(loader)))
+    loader.seek(step=0)
+    with pytest.raises(RequestError, match="num_workers=0"):
+        next(iter(torch.utils.data.DataLoader(loader, batch_size=None, num_workers=2)))
+
+
+@pytest.mark.parametrize(("batch", "world", "nearest"), [(10, 4, 8), (11, 4, 12), (3, 8, 8), (383, 128, 384)])
+def test_refuses_unequal_slices_and_names_the_nearest_batch(
+    data: TokenData, batch: int, world: int, nearest: int
+) -> None:
+    with pytest.raises(RequestError, match=rf"batch_size that is is {nearest}\. Pass unequal=True"):
+        torch_loader(data, batch, pack=PACK, world_size=world)
+    sizes = [
+        len(next(iter(torch_loader(data, batch, pack=PACK, rank=rank, world_size=world, unequal=True))))
+        for rank in range(0, world, 7)
+    ]
+    assert set(sizes) <= {batch // world, batch // world + 1}
+
+
+def test_refuses_a_short_last_batch_on_several_ranks(data: TokenData) -> None:
+    with pytest.raises(RequestError, match="tail='drop'"):
+        torch_loader(data, 8, pack=PACK, world_size=2, tail="short", epochs=1)
+
+
+def one_rank(folder: str, port: int, rank: int, results: Any) -> None:
+    """A process of a group of two: tells what its loader gives."""
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    loader = torch_loader(folder, 64, pack=PACK)
+    results.put((rank, loader.rank, loader.world_size, next(iter(loader)).tokens.tolist()))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_rank_and_world_size_come_from_torch_distributed(data: TokenData) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.Queue()
+    ranks = [spawn.Process(target=one_rank, args=(str(Path(data.store.url)), port, rank, results)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    found = sorted(results.get(timeout=120) for _ in ranks)
+    for process in ranks:
+        process.join(60)
+    assert [(rank, own, world) for rank, own, world, _ in found] == [(0, 0, 2), (1, 1, 2)]
+    whole = StreamingLoader(data, 64, pack=PACK).at(0).tokens.tolist()
+    assert found[0][3] + found[1][3] == whole
