@@ -21,7 +21,7 @@ from penstock import InputError, RequestError, RunError
 from penstock.pipelines import ApplySteps, ReadDocuments, Tokenize, WriteShards, batches
 from penstock.pipelines.beam_coder import RecordBatchCoder
 from penstock.sharding import StreamingLoader
-from penstock.sharding.format import open_tokens
+from penstock.sharding.format import Pack, open_tokens
 from penstock.tokenizer import load_tokenizer
 from penstock.transforms.readers import Fields
 from penstock.transforms.schema import DOCUMENT, document_ids
@@ -77,7 +77,8 @@ def test_what_is_kept_and_what_falls_out_are_the_documents(lines: Path) -> None:
     pipeline = beam.Pipeline(FnApiRunner())
     read = pipeline | ReadDocuments({"web": lines}, task_bytes=20_000)
     kept, rejected = read | ApplySteps([Short()], with_rejected=True)
-    expected_kept, expected_rejected = [], []
+    expected_kept: list[Any] = []
+    expected_rejected: list[Any] = []
     for row in documents():
         if "broken" in row["text"]:
             expected_rejected.append((row["url"], None, "cannot be read"))
@@ -132,7 +133,7 @@ def test_a_wrong_step_is_refused_where_the_pipeline_is_built(steps: list[Any], s
         ApplySteps(steps)
 
 
-def write(lines: Path, output: Path, *, task_bytes: int = 1 << 20, **choices: Any) -> list[dict[str, Any]]:
+def write(lines: Path, output: Path, *, task_bytes: int = 1 << 20, **choices: Any) -> Any:
     """Run the whole pipeline; give what `WriteShards` says."""
     pipeline = beam.Pipeline(FnApiRunner())
     said = output.parent / f"{output.name}.said"
@@ -181,20 +182,8 @@ def test_bytes_depend_on_documents_shards_and_seed_alone(lines: Path, tmp_path: 
 
 
 def test_a_shard_is_the_same_whatever_the_order_and_cut_of_batches(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(TOKENIZER)
-    rows = [
-        {
-            "id": document_ids("s", "p", [n])[0].as_py(),
-            "source": "s",
-            "path": "p",
-            "place": n,
-            "text": f"text {n} of it",
-        }
-        for n in range(40)
-    ]
-    whole = batches.tokenize(pa.RecordBatch.from_pylist(rows, DOCUMENT), tokenizer)
-    ((number, dealt),) = batches.deal(whole, 1, 0)
-    writer = batches.ShardWriter(str(tmp_path), "train", (batches.Pack.named("concat-16"),), bos=False, seed=0)
+    dealt = tokens_of("bpe.model", [f"text {n} of it" for n in range(40)])
+    writer = batches.ShardWriter(str(tmp_path), "train", (Pack.named("concat-16"),), bos=False, seed=0)
     cut = [dealt.slice(25, 15), dealt.slice(0, 25)]
     assert writer.write(0, cut) == writer.write(0, [dealt])
 
@@ -220,7 +209,7 @@ def tokens_of(file: str, texts: list[str]) -> pa.RecordBatch:
 
 
 def test_what_cannot_become_a_data_set_is_refused(tmp_path: Path) -> None:
-    writer = batches.ShardWriter(str(tmp_path), "train", (batches.Pack.named("concat-16"),), bos=False, seed=0)
+    writer = batches.ShardWriter(str(tmp_path), "train", (Pack.named("concat-16"),), bos=False, seed=0)
     one, other = tokens_of("bpe.model", ["a text"]), tokens_of("unigram.model", ["a text"])
     with pytest.raises(RequestError, match="two tokenizers"):
         writer.write(0, [one, other])
