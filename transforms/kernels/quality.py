@@ -1,4 +1,4 @@
-"""Counts behind Gopher's quality rules and FineWeb's own, each in one pass over the bytes (about 400 MB/s a core).
+"""Counts behind Gopher's quality rules and FineWeb's own, each in one pass: Gopher 330, FineWeb 580 MB/s a core.
 
 Kernels count; they never divide. The shares and thresholds stand in `transforms/gopher.py` and `transforms/fineweb.py`.
 """
@@ -76,7 +76,7 @@ def _gopher_row(
     counts: NDArray[np.int64],
 ) -> None:
     """Count one document."""
-    line, first, start, stop = at, -1, at, at  # this line, its first word, its last word's first byte and end
+    line, first, start, stop = at, np.int64(-1), at, at  # this line, its first word, its last word's first byte and end
     flags: Int = 0  # of this word
     hashes = ellipses = words = alpha_words = nonsymbol_words = nonsymbol_characters = 0
     while at < end:
@@ -86,7 +86,7 @@ def _gopher_row(
             if classes[code] & BREAK:
                 _end_line(data, first, start, stop, counts)
                 at = line = after_break(data, at, end, code)
-                first = -1
+                first = np.int64(-1)
             continue
         start, characters, dots, flags = at, 0, 0, 0
         first = at if first < 0 else first

@@ -2,8 +2,9 @@
 
 The words of a document are laid out without the space between them, numbered, and joined to n-grams. Few positions
 need a look: a 3-gram can only stand twice where both its 2-grams do; an n-gram of 5 to 10 words only where its first
-16 bytes do. Tables are sized to what is left. Hashes find candidates, bytes decide. Scratch is laid out once a batch
-for its largest document (at most about 60 bytes a byte of it, touched only as far as a document needs).
+16 bytes do. Tables are sized to what is left: 80 to 100 MB/s a core on documentation. Hashes find candidates, bytes
+decide. Scratch is laid out once a batch for its largest document: at most about 50 bytes a byte of it, touched only
+as far as a document needs.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _join(
     ids[i] is the number of the n-gram at word i or -1, `grams` how many (n + 1)-grams there are. The pair of numbers is
     the key, so equal keys are equal n-grams.
     """
-    candidates = 0
+    candidates = np.int64(0)  # not a bare 0: `table_size` would be compiled once more
     twice = ids[0] >= 0 and counts[ids[0]] > 1
     for word in range(grams):
         before = twice
@@ -311,12 +312,12 @@ def repetition_counts(
     longest = 0
     for row in range(rows):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    most = longest // 2 + 2
-    spans = np.empty((longest + 1, 3), np.int64)
-    slots = np.empty(table_size(longest + 1), np.int32)
+    most = longest // 2 + 2  # words, and no less than lines
+    spans = np.empty((most, 3), np.int64)
+    slots = np.empty(table_size(most), np.int32)
     stream = np.empty(longest + _PREFIX, np.uint8)
     starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
-    hashes, powers, keys = np.empty(longest + 1, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
+    hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
     ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
     one, other = np.empty(most, np.int32), np.empty(most, np.int32)
     for row in range(rows):
@@ -324,9 +325,9 @@ def repetition_counts(
         for byte in range(at, end):
             counts[row, 0] += (data[byte] & 0xC0) != 0x80
         first, last = stripped(data, at, end, classes)
-        counts[row, 1] = segments(data, first, last, 2, spans)
+        counts[row, 1] = segments(data, first, last, np.int64(2), spans)
         counts[row, 2], counts[row, 3] = repeated(data, spans, counts[row, 1], hashes, slots)
-        counts[row, 4] = segments(data, at, end, 1, spans)
+        counts[row, 4] = segments(data, at, end, np.int64(1), spans)
         counts[row, 5], counts[row, 6] = repeated(data, spans, counts[row, 4], hashes, slots)
         words = _lay_out(data, at, end, classes, stream, starts, characters, hashes, powers)
         if words > 1:
