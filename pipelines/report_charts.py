@@ -75,7 +75,7 @@ def score_axis(values: Values, cuts: Sequence[float]) -> Axis:
             return Axis(np.unique(edges), logarithmic=True)
     start = 0.0 if 0 <= low < reach / 2 else min([low, *cuts])
     end = max(min(reach, max([high, *cuts])), start + 1e-9 * max(1.0, abs(start)))
-    if start == 0 and 0.6 < end <= 1:
+    if start == 0 and 0.6 < end < 1.001:  # a share, which rounding may have pushed beyond 1
         end = 1.0
     step = nice((end - start) / 32)
     numbers = np.arange(math.floor(start / step + 1e-9), math.ceil(end / step - 1e-9) + 1)
@@ -140,7 +140,7 @@ def _ticks(axis: Axis) -> list[float]:
 def _threshold(axis: Axis, cut: Threshold) -> str:
     at, side = axis.at(cut.value), "end" if axis.at(cut.value) > 0.5 else "start"
     shift = -5 if side == "end" else 5
-    arrow = f"← {number(cut.value)}" if cut.drops == "below" else f"{number(cut.value)} →"
+    arrow = f"{number(cut.value)} →" if cut.drops == "above" else f"← {number(cut.value)}"
     return (
         f'<line class="cut" x1="{place(at)}" x2="{place(at)}" y1="2" y2="{PLOT + LABELS}"/>'
         f'<text class="cut" x="{place(at)}" dx="{shift}" y="12" text-anchor="{side}">{arrow}</text>'

@@ -11,7 +11,7 @@ from .report_parts import disclosure, document, legend, name_of, partial, plural
 from .report_style import page
 from .report_survey import LENGTH_EDGES, Record, Survey
 from .report_tables import duplicates_section, languages_section, quarantine_section, run_section, tokens_section
-from .thresholds import Threshold
+from .thresholds import Threshold, kind_of, short
 
 Cuts = Mapping[str, Sequence[Threshold]]
 
@@ -135,15 +135,14 @@ def rules_section(account: Funnel, found: Survey, cuts: Cuts) -> str:
 
 def charge(item: Record, kind: str, cuts: Cuts) -> str:
     """Say which scores of a step speak against a document; where no threshold is known, its first scores."""
-    own = {name: value for name, value in item.scores.items() if name.startswith(f"{kind}.")}
+    own = {name: value for name, value in item.scores.items() if kind_of(name) == kind}
     beyond = [
-        f"{name.removeprefix(kind + '.')} {number(value)} {'<' if cut.drops == 'below' else '>'} {number(cut.value)}"
+        f"{short(name)} {number(value)} {cut.sign} {number(cut.value)}"
         for name, value in own.items()
         for cut in cuts.get(name, ())
         if cut.beyond(value)
     ]
-    said = [f"{name.removeprefix(kind + '.')} {number(value)}" for name, value in list(own.items())[:6]]
-    return ", ".join(beyond or said)
+    return ", ".join(beyond or [f"{short(name)} {number(value)}" for name, value in list(own.items())[:6]])
 
 
 def scores_section(found: Survey, cuts: Cuts) -> str:

@@ -30,6 +30,7 @@ MOST_ERRORS = 1_000  # told apart; the rest is counted as one
 PLACES = 5  # of each error
 CLUSTERS = 12
 MEMBERS = 4  # dropped copies named of each cluster
+WEIGHED = 4_000_000  # duplicates whose bytes are summed; 32 MB of ids
 #: Edges of length classes, half an octave each: 0, 1, 2, 3, 4, 6, 8, 11, … 2^31 bytes.
 LENGTH_EDGES = np.unique([0, 1, *(round(2 ** (half / 2)) for half in range(2, 63))]).astype(np.int64)
 OTHER_ERRORS = "other errors"
@@ -91,6 +92,7 @@ class Survey:
     clusters: list[Cluster] = field(default_factory=list)
     cluster_sizes: dict[int, int] = field(default_factory=dict)  # size → clusters
     found: dict[bytes, Record] = field(default_factory=dict)  # records of the clusters shown, by id
+    duplicate_bytes: int | None = None  # of text; None where not every duplicate was met
 
 
 def survey(run: Store, manifest: Mapping[str, Any]) -> Survey:
@@ -98,10 +100,12 @@ def survey(run: Store, manifest: Mapping[str, Any]) -> Survey:
     tables, rejected_text = manifest.get("tables") or {}, (manifest.get("recipe") or {}).get("rejected_text", "sample")
     made, parts = Survey(), read_parts(run, tables.get("parts"))
     made.parts = len(parts)
+    gone = np.zeros(0, np.uint64)
     if tables.get("clusters"):
         survey_clusters(run, tables["clusters"], parts, made)
+        gone = duplicate_words(run, tables["clusters"])
     wanted = {name for cluster in made.clusters for name in (cluster.kept, *(member[0] for member in cluster.members))}
-    ledger = LedgerSurvey(made, wanted, rejected_text)
+    ledger = LedgerSurvey(made, wanted, rejected_text, gone)
     for part in sorted(parts.values(), key=lambda part: xxhash.xxh3_128_digest(part.ledger.encode())):
         if made.rows_read >= SURVEY_ROWS:
             break
@@ -122,8 +126,9 @@ def is_number(kind: pa.DataType) -> bool:
 class LedgerSurvey:
     """Count and sample the ledger, row group by row group; neither their order nor their cut decides what is chosen."""
 
-    def __init__(self, made: Survey, wanted: set[bytes], rejected_text: str) -> None:
-        self.made, self.rejected_text = made, rejected_text
+    def __init__(self, made: Survey, wanted: set[bytes], rejected_text: str, gone: NDArray[np.uint64]) -> None:
+        self.made, self.rejected_text, self.gone = made, rejected_text, gone
+        self._met = self._weight = 0
         self.wanted = pa.array(sorted(wanted), pa.binary(16))
         self._scores: dict[str, tuple[NDArray[np.uint64], NDArray[np.float64]]] = {}
         self._examples: dict[str, list[tuple[int, Record]]] = {}
@@ -137,6 +142,7 @@ class LedgerSurvey:
         ranks = keyed(ids, "report")
         self.made.rows_read += len(rows)
         self._lengths(rows)
+        self._weigh(rows, id_words(ids)[:, 0])
         for name in scores:
             self._sample(name, rows.column(name), ranks)
         self._reject(rows, group, scores, ids, ranks)
@@ -147,10 +153,19 @@ class LedgerSurvey:
 
     def finish(self) -> None:
         """Hand over what was sampled."""
+        if self._met == len(self.gone) > 0:
+            self.made.duplicate_bytes = self._weight
         self.made.scores = {name: values for name, (_, values) in self._scores.items()}
         self.made.examples = {rule: [example for _, example in held] for rule, held in self._examples.items()}
         for group in self.made.errors.values():
             group.records.sort(key=_by_place)
+
+    def _weigh(self, rows: pa.Table, words: NDArray[np.uint64]) -> None:
+        """Sum the bytes of duplicates: found by the first 8 bytes of their ids, as the sums of ids are."""
+        if len(self.gone):
+            hits = self.gone[np.minimum(np.searchsorted(self.gone, words), len(self.gone) - 1)] == words
+            self._met += int(hits.sum())
+            self._weight += int(rows.column("bytes").to_numpy()[hits].sum())
 
     def _lengths(self, rows: pa.Table) -> None:
         """Count lengths of texts by fate; what the reader dropped had no text yet."""
@@ -254,6 +269,17 @@ def survey_clusters(run: Store, name: str, parts: Mapping[int, PartFiles], made:
     for cluster in made.clusters:
         _, part, row = cluster.members[0]
         cluster.text = read_row(run, parts[part].documents, row, ["text"])["text"] if part in parts else None
+
+
+def duplicate_words(run: Store, name: str) -> NDArray[np.uint64]:
+    """Read the first 8 bytes of every duplicate's id, sorted; of more than four million, none."""
+    held, count = [np.zeros(0, np.uint64)], 0
+    for rows, _ in row_groups(run, name, ["id"]):
+        held.append(id_words(rows.column("id").combine_chunks())[:, 0].copy())
+        count += len(rows)
+        if count > WEIGHED:
+            return held[0]
+    return np.sort(np.concatenate(held))
 
 
 def _largest(rows: pa.Table, fit: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,20 +22,40 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.short_line_ratio": (("short_line_thr", "above"),),
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
-    "language_id.score": (("minimum", "below"),),
+    "language_score": (("minimum", "up to"),),
 }
+#: Scores whose column does not begin with the kind of their step.
+KINDS = {"language_score": "language_id"}
+SIGNS = {"below": "<", "up to": "≤", "above": ">"}
+
+
+def kind_of(score: str) -> str:
+    """Name the kind of step that gives a score column."""
+    return KINDS.get(score, score.partition(".")[0])
+
+
+def short(score: str) -> str:
+    """Name a score without its step."""
+    return score.partition(".")[2] or score
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where a rule cuts: what lies below (or above) `value` goes, what lies on it stays."""
+    """Where a rule cuts: what lies below `value`, up to it or above it goes."""
 
     value: float
-    drops: str  # 'below' | 'above'
+    drops: str  # 'below' | 'up to' | 'above'
     field: str
+
+    @property
+    def sign(self) -> str:
+        """Write the comparison that drops."""
+        return SIGNS[self.drops]
 
     def beyond(self, values: Any) -> Any:
         """Say which values the rule drops."""
+        if self.drops == "up to":
+            return values <= self.value
         return values < self.value if self.drops == "below" else values > self.value
 
     def margin(self, value: float) -> float:
@@ -43,17 +63,18 @@ class Threshold:
 
         The far end is 0 of a maximum, 1 of a minimum that is a share, and twice the threshold of any other minimum.
         """
-        room = 1 - self.value if self.drops == "below" and 0 < self.value < 1 else abs(self.value) or 1.0
-        return (value - self.value if self.drops == "below" else self.value - value) / room
+        minimum = self.drops != "above"
+        room = 1 - self.value if minimum and 0 < self.value < 1 else abs(self.value) or 1.0
+        return (value - self.value if minimum else self.value - value) / room
 
 
 def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
     """Find the thresholds of a score column, `kind.score`, among the fields of the recipe's steps.
 
     A step of one's own is understood where its field is named `min_score`, `max_score`, or as the score (a maximum). A
-    field that is null switches its rule off.
+    field that is null switches its rule off, and a score of more than 0 drops nothing.
     """
-    kind, _, name = score.partition(".")
+    kind, name = kind_of(score), short(score)
     pairs = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
     found = []
     steps = (manifest.get("recipe") or {}).get("steps") or ()
@@ -61,6 +82,7 @@ def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
         fields = dict(next(iter(step.values())) or {}) if own == kind and isinstance(step, Mapping) else {}
         for field, drops in pairs:
             value = fields.get(field)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            a_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if a_number and (value or drops != "up to"):
                 found.append(Threshold(float(value), drops, field))
     return found

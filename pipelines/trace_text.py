@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .funnel import bytes_text, visible
+from .thresholds import SIGNS, short
 
 Json = Mapping[str, Any]
 URL_CHARACTERS = 200
@@ -71,8 +72,8 @@ def where(known: Json) -> str:
 
 def beyond(cut: Json) -> str:
     """Write a score beside the threshold that it passed."""
-    sign = "<" if cut["drops"] == "below" else ">"
-    return f"{visible(cut['score'].partition('.')[2])} {number(cut['value'])} {sign} {number(cut['threshold'])}"
+    score = f"{visible(short(cut['score']))} {number(cut['value'])}"
+    return f"{score} {SIGNS[cut['drops']]} {number(cut['threshold'])}"
 
 
 def number(value: float) -> str:

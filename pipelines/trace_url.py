@@ -13,7 +13,7 @@ from ..sharding.documents import Documents
 from ..sharding.format import open_tokens
 from .ledger import LEDGER
 from .tables import row_groups, row_values
-from .thresholds import thresholds
+from .thresholds import kind_of, thresholds
 from .trace import Json, RunDirectory, closest
 
 LISTED = 100
@@ -86,7 +86,7 @@ class Settled:
         beyond = [
             {"score": name, "value": score, "drops": cut.drops, "threshold": cut.value}
             for name, score in scores.items()
-            if name.startswith(f"{kind}.") and isinstance(score, (int, float))
+            if kind_of(name) == kind and isinstance(score, (int, float))
             for cut in thresholds(self.run.manifest, name)
             if cut.beyond(score)
         ]

@@ -28,7 +28,7 @@ from penstock.pipelines.report_charts import histogram, score_axis, stacked
 from penstock.pipelines.report_survey import survey
 from penstock.pipelines.thresholds import FIELDS, Threshold, thresholds
 from penstock.sharding.store import Store
-from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
+from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, LanguageId
 from penstock.transforms.schema import DOCUMENT, document_ids
 from penstock.transforms.step import Outcome
 
@@ -47,7 +47,7 @@ RULES = ("language_id/below_threshold", "gopher_quality/gopher_short_doc", "goph
 SCORES = {
     "gopher_quality.words": pa.int64(),
     "gopher_quality.mean_word_length": pa.float64(),
-    "language_id.score": pa.float64(),
+    "language_score": pa.float64(),
 }
 
 
@@ -81,7 +81,7 @@ def write_part(
     counts = np.array([len(text.split()) for text in texts])
     scores = {
         "gopher_quality.words": counts, "gopher_quality.mean_word_length": rng.normal(5, 1.2, rows).round(3),
-        "language_id.score": rng.beta(6, 1, rows).round(4),
+        "language_score": rng.beta(6, 1, rows).round(4),
     }  # fmt: skip
     batch = batch_of(texts, path, 0, scores)
     working = folder / f"part{part}"
@@ -90,7 +90,7 @@ def write_part(
     writer.met(Outcome(batch, pa.nulls(rows, pa.string())))
     numbers = np.arange(rows)
     broken = numbers % 50 == 7
-    unsure = ~broken & (scores["language_id.score"] < 0.65)
+    unsure = ~broken & (scores["language_score"] < 0.65)
     short = ~broken & ~unsure & (counts < 50)
     long = ~broken & ~unsure & ~short & (scores["gopher_quality.mean_word_length"] > 7)
     rules = ((unsure, 0, RULES[0]), (short, 1, RULES[1]), (long, 1, RULES[2]))
@@ -151,7 +151,7 @@ def make_run(folder: Path, parts: int = 2, rows: int = 400, rejected_text: str =
             entry = summed.setdefault(key, [0, 0])
             summed[key] = [entry[0] + documents, entry[1] + size]
     kinds = {-1: "read", 0: "language_id", 1: "gopher_quality"}
-    entries = []
+    entries: list[dict[str, Any]] = []
     for key, (documents, size) in sorted(summed.items()):
         step, fate, rule = key.split("|", 2)
         entries.append(
@@ -388,6 +388,19 @@ def test_clusters_are_the_largest_with_their_smallest_members(finished: tuple[St
     assert "and 4 other copies" in page
 
 
+def test_duplicates_are_weighed(finished: tuple[Store, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, manifest, page = finished
+    clusters = pq.read_table(store.local(manifest["tables"]["clusters"])).column("id").to_pylist()
+    ledger = pq.read_table(store.local(f"documents/abc/data/ledger-{0:032x}.parquet")).to_pylist()
+    weight = sum(row["bytes"] for row in ledger if row["id"] in clusters)
+    assert survey(store, manifest).duplicate_bytes == weight
+    kept = sum(entry["bytes"] for entry in manifest["funnel"] if entry["fate"] == "kept") - weight
+    assert f"{bytes_text(kept)} of text, cut into" in page
+    assert survey(store, {**manifest, "tables": {**manifest["tables"], "clusters": None}}).duplicate_bytes is None
+    monkeypatch.setattr(report_survey, "WEIGHED", 5)
+    assert survey(store, manifest).duplicate_bytes is None
+
+
 def test_survey_stays_within_its_bounds(
     finished: tuple[Store, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,8 +486,19 @@ def test_thresholds_are_those_of_the_steps() -> None:
                 assert step.decide(on).to_pylist() == [None], (name, cut)
                 assert step.decide(off).to_pylist() != [None], (name, cut)
                 checked.add(f"{step.kind}.{name}")
-    assert checked >= {name for name in FIELDS if not name.startswith("language_id")}
+    assert checked >= {name for name in FIELDS if name != "language_score"}
     assert len(checked) >= 13 + 8 + 1 + 4
+
+
+def test_a_language_score_on_the_minimum_goes() -> None:
+    step = LanguageId(minimum=0.65)
+    manifest = {"steps": [step.kind], "recipe": {"steps": [dump_step(step)]}}
+    (cut,) = thresholds(manifest, "language_score")
+    scores = np.array([0.65, np.nextafter(0.65, 1), 0.2, 1.0])
+    reasons = step.decide({"language": np.array(["en"] * 4, object), "language_score": scores}).to_pylist()
+    assert [reason is not None for reason in reasons] == cut.beyond(scores).tolist() == [True, False, True, False]
+    everything = {"steps": [step.kind], "recipe": {"steps": [dump_step(LanguageId())]}}
+    assert not thresholds(everything, "language_score")
 
 
 def test_a_rule_that_is_off_has_no_threshold() -> None:

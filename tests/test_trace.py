@@ -6,6 +6,7 @@ import fnmatch
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -206,12 +207,12 @@ def test_the_closest_threshold_is_the_one_with_least_room(
 ) -> None:
     known = next(iter(trace_step(finished[0], loader.state_dict(), 0)["documents"].values()))
     near = known["closest"]
-    rooms = {
-        "gopher_quality.nonsymbol_words": [(50, lambda v: (v - 50) / 50), (100_000, lambda v: (100_000 - v) / 100_000)],
-        "gopher_quality.mean_word_length": [(3, lambda v: (v - 3) / 3), (10, lambda v: (10 - v) / 10)],
-        "gopher_quality.alpha_word_ratio": [(0.8, lambda v: (v - 0.8) / 0.2)],
+    rooms: dict[str, list[Callable[[float], float]]] = {
+        "gopher_quality.nonsymbol_words": [lambda v: (v - 50) / 50, lambda v: (100_000 - v) / 100_000],
+        "gopher_quality.mean_word_length": [lambda v: (v - 3) / 3, lambda v: (10 - v) / 10],
+        "gopher_quality.alpha_word_ratio": [lambda v: (v - 0.8) / 0.2],
     }
-    wanted = min((room(known["scores"][name]), name) for name, cuts in rooms.items() for _, room in cuts)
+    wanted = min((room(known["scores"][name]), name) for name, all_ in rooms.items() for room in all_)
     assert (near["score"], near["margin"]) == (wanted[1], round(wanted[0], 6))
 
 
