@@ -82,7 +82,8 @@ def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
         fields = dict(next(iter(step.values())) or {}) if own == kind and isinstance(step, Mapping) else {}
         for field, drops in pairs:
             value = fields.get(field)
-            a_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if a_number and (value or drops != "up to"):
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                continue
+            if value or drops != "up to":
                 found.append(Threshold(float(value), drops, field))
     return found

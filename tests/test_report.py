@@ -52,7 +52,7 @@ SCORES = {
 
 
 def batch_of(
-    texts: Sequence[str | None], path: str, first: int, scores: Mapping[str, Sequence[float]]
+    texts: Sequence[str | None], path: str, first: int, scores: Mapping[str, np.ndarray]
 ) -> pa.RecordBatch:
     rows = len(texts)
     places = range(first, first + rows)
