@@ -143,10 +143,14 @@ def mixture(weights: Mapping[str, int | float | Fraction]) -> Mixture:
     if not exact:
         raise RequestError(f"no stream has a weight above 0 in {dict(weights)}; name at least one")
     scale = lcm(*(weight.denominator for weight in exact.values()))
-    whole = {name: int(weight * scale) for name, weight in exact.items()}
-    common = gcd(*whole.values())
-    whole = {name: weight // common for name, weight in whole.items()}
+    whole = _reduced({name: int(weight * scale) for name, weight in exact.items()})
     total = sum(whole.values())
     if total > LARGEST_SUM:
-        whole = {name: max(1, weight * (LARGEST_SUM - len(whole)) // total) for name, weight in whole.items()}
+        room = LARGEST_SUM - len(whole)
+        whole = _reduced({name: max(1, weight * room // total) for name, weight in whole.items()})
     return Mixture(tuple(whole.items()))
+
+
+def _reduced(weights: dict[str, int]) -> dict[str, int]:
+    common = gcd(*weights.values())
+    return {name: weight // common for name, weight in weights.items()}

@@ -105,6 +105,13 @@ def test_weights_too_large_are_scaled_and_none_is_lost() -> None:
     assert abs(dict(many.weights)["large"] - LARGEST_SUM // 2) < 4
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**12), min_size=1))
+def test_weights_told_by_a_mixture_make_the_same_mixture(weights: dict[str, int]) -> None:
+    many = mixture(weights)
+    assert mixture(dict(many.weights)) == many
+
+
 @pytest.mark.parametrize("weights", [{}, {"a": 0}, {"a": -1}, {"a": float("nan")}, {"a": float("inf")}, {"a": "much"}])
 def test_refuses_weights_that_mix_nothing(weights: dict[str, float]) -> None:
     with pytest.raises(RequestError, match=r"weight"):

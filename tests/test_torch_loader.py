@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import multiprocessing
 import socket
 from itertools import islice
@@ -10,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loader_files import put_data
+from loader_files import EOS, PACKS, put_data
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
-from penstock.sharding.format import TokenData
+from penstock.sharding.format import TokenData, Vocabulary
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'penstock[torch]'")
 pytestmark = pytest.mark.torch
@@ -133,3 +135,40 @@ def test_rank_and_world_size_come_from_torch_distributed(data: TokenData) -> Non
     assert [(rank, own, world) for rank, own, world, _ in found] == [(0, 0, 2), (1, 1, 2)]
     whole = StreamingLoader(data, 64, pack=PACK).at(0).tokens.tolist()
     assert found[0][3] + found[1][3] == whole
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    """examples/train_gpt.py as a module."""
+    path = Path(__file__).resolve().parent.parent / "examples" / "train_gpt.py"
+    spec = importlib.util.spec_from_file_location("train_gpt", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_learns_and_resumes_with_equal_losses(
+    example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run stopped twice, once in the middle of an epoch, has the losses of one that was not stopped, bit by bit."""
+    tiny = Vocabulary("uint16", 300, "5" * 64, eos_id=EOS, bos_id=None, name="tiny")
+    folder = tmp_path / "set"
+    put_data(folder, tiny, PACKS, {"train": (60,)})
+
+    def train(checkpoint: str, steps: int) -> list[float]:
+        options = ["--pack", PACK, "--width", "32", "--layers", "1", "--device", "cpu", "--batch-size", "16"]
+        options += ["--checkpoint", str(tmp_path / checkpoint), "--steps", str(steps), "--learning-rate", "0.02"]
+        losses: list[float] = example.train(example.parsed([str(folder), *options]))
+        return losses
+
+    whole = train("whole", 30)
+    assert [len(train("parts", steps)) for steps in (3, 17)] == [3, 17]
+    assert train("parts", 30) == whole
+    assert sum(whole[-5:]) < sum(whole[:5])
+    assert capsys.readouterr().out.count("waiting for data") == 60
+    state = json.loads((tmp_path / "parts" / "loader.json").read_text())
+    again = StreamingLoader.from_state(folder, state)
+    assert again.step == 30
+    assert len(again.at(17)) == 16
