@@ -2,7 +2,7 @@
 
 The model ships with penstock (`transforms/data/lid.176.ftz`, CC BY-SA 3.0, see the licence beside it). Labels equal the
 library's `predict(text.replace("\\n", " "))`, scores lie within 5e-5 of it. Whole texts are read: cutting them to 1,000
-characters would change 4 % of the labels. Some 80 MB a second and core on documents, 45 on short passages.
+characters would change 4 % of the labels. Some 70 to 100 MB a second and core on documents, 50 on short passages.
 """
 
 from __future__ import annotations

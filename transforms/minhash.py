@@ -1,7 +1,7 @@
 """MinHash signatures (Broder 1997), FineWeb's parameters (Penedo et al. 2024, arXiv:2406.17557), from text in one go.
 
 A word is what whitespace separates after FineWeb's normalisation; texts with fewer words than a shingle have no
-signature and are matched by their content digest. About 250 MB of text a second and core.
+signature and are matched by their content digest. About 200 MB of text a second and core.
 """
 
 from __future__ import annotations

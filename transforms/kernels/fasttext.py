@@ -1,10 +1,10 @@
 """fastText's label for a text, compiled (supervised models with hierarchical softmax).
 
-Labels equal the library's on 82,000 texts, scores lie within 5e-5.
+Labels equal those of the library on 60,000 documents and passages and 80,000 random mixes; scores lie within 5e-5.
 
 The library's sums run in float32 over every n-gram; here a word's rows are added in float32 and the words in float64,
 which is nearer to the exact sum. Exponential and logarithm are our own, so that a score is the same on every machine.
-Some 80 to 100 MB a second and core against 6 of the library, because words come again: a table remembers their sums.
+Some 70 to 100 MB a second and core against 7 to 15 of the library, because words come again: a table remembers their sums.
 """
 
 from __future__ import annotations
@@ -72,8 +72,10 @@ def _predict_rows(
     found = np.empty(_PIECE * tables.longest + 8, np.int64)
     for row in range(rows):
         size = offsets[row + 1] - offsets[row]
-        text[1 : size + 1] = data[offsets[row] : offsets[row + 1]]
-        text[size + 1 : size + 1 + _PAD] = 32
+        for at in range(size):
+            text[1 + at] = data[offsets[row] + at]
+        for at in range(size + 1, size + 1 + _PAD):
+            text[at] = 32
         count = _sum_words(text, wide, size + 1, tables, memo, found, total)
         labels[row], scores[row] = -1, 0.0
         if count:
@@ -302,8 +304,11 @@ def exp(x: float) -> float:
     """e**x to 1e-14 of itself for |x| ≤ 700, from additions and multiplications alone: the same on every machine."""
     power = np.floor(x * 1.4426950408889634 + 0.5)
     r = (x - power * 0.6931471803691238) - power * 1.9082149292705877e-10  # ln 2 in two parts; |r| < 0.35
-    high = 1 / 5040 + r * (1 / 40320 + r * (1 / 362880 + r * (1 / 3628800 + r * (1 / 39916800))))
-    total = 1.0 + r * (1.0 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720 + r * high))))))
+    r2 = r * r  # Taylor's series, in halves that do not wait for each other
+    low = (1.0 + r) + (1 / 2 + r * (1 / 6)) * r2
+    middle = (1 / 24 + r * (1 / 120)) + (1 / 720 + r * (1 / 5040)) * r2
+    high = (1 / 40320 + r * (1 / 362880)) + (1 / 3628800 + r * (1 / 39916800)) * r2
+    total = low + (middle + high * (r2 * r2)) * (r2 * r2)
     return total * np.int64((np.int64(power) + 1023) << 52).view(np.float64)
 
 
@@ -318,5 +323,7 @@ def log(x: float) -> float:
         power += 1
     s = (m - 1.0) / (m + 1.0)
     q = s * s
-    total = 1.0 + q * (1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * (1 / 11 + q * (1 / 13 + q * (1 / 15)))))))
+    q2 = q * q
+    low = (1.0 + q * (1 / 3)) + (1 / 5 + q * (1 / 7)) * q2
+    total = low + ((1 / 9 + q * (1 / 11)) + (1 / 13 + q * (1 / 15)) * q2) * (q2 * q2)
     return power * 0.6931471803691238 + (2.0 * s * total + power * 1.9082149292705877e-10)
