@@ -4,7 +4,7 @@ Labels equal those of the library on 60,000 documents and passages and 80,000 ra
 
 The library's sums run in float32 over every n-gram; here a word's rows are added in float32 and the words in float64,
 which is nearer to the exact sum. Exponential and logarithm are our own, so that a score is the same on every machine.
-Some 70 to 100 MB a second and core against 7 to 15 of the library, because words come again: a table remembers their sums.
+Some 70 to 100 MB a second and core against 7 to 15 of the library: words come again, and a table remembers them.
 """
 
 from __future__ import annotations
