@@ -84,7 +84,7 @@ tbody th { font-weight: 400; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.w { min-width: 7rem; width: 24%; vertical-align: middle; } td.u { min-width: 14rem; }
 td.p code { white-space: nowrap; }
-@media (max-width: 34rem) { .w { display: none; } th, td { padding: .4rem .55rem; } caption {
+@media (max-width: 34rem) { .w { display: none; } table { font-size: .85rem; } th, td { padding: .4rem; } caption {
   padding: .5rem .55rem 0; } }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(19.5rem, 100%), 1fr));
   margin: 1rem 0; }
