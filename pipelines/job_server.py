@@ -100,7 +100,12 @@ FLINK = Engine(
 ENGINES = {engine.name: engine for engine in (SPARK, FLINK)}
 
 
-def fetch(engine: Engine, say: Callable[[str], None] = print) -> Path:
+def tell(what: str) -> None:
+    """Say it on stderr."""
+    print(what, file=sys.stderr)
+
+
+def fetch(engine: Engine, say: Callable[[str], None] = tell) -> Path:
     """Fetch the jars of a server with Maven, once; give their folder."""
     if any(engine.jars.glob("*.jar")):
         return engine.jars
@@ -122,7 +127,7 @@ def fetch(engine: Engine, say: Callable[[str], None] = print) -> Path:
 
 
 @contextmanager
-def serve(engine: Engine, master: str, say: Callable[[str], None] = print) -> Iterator[str]:
+def serve(engine: Engine, master: str, say: Callable[[str], None] = tell) -> Iterator[str]:
     """Run a job server for `master` as long as the `with` block lasts; give its `host:port`."""
     jars = fetch(engine, say)
     with tempfile.TemporaryDirectory(prefix="penstock-") as path:

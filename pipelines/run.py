@@ -29,7 +29,7 @@ from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, tokens_stage, vocabulary_of
 from .recipe import Recipe, digest
 from .reconcile import check, check_part, check_readers, check_shards
-from .runners import Job, RunnerOptions, preflight, run_job
+from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
 from .summary import cost, summarize
 from .survivors import RowGroup, Survivors, receipt_items
@@ -79,20 +79,21 @@ def run(
     tasks = plan_inputs(recipe)
     require_tasks(tasks)
     compile_kernels(state)
-    receipts = documents(state, tasks)
-    groups, parts = tabulate(state, receipts)
-    clusters = duplicates(state, parts)
-    survivors = Survivors(
-        store.child(f"documents/{state.stages['documents']}"),
-        store.child(f"duplicates/{state.stages['duplicates']}") if clusters else None,
-        receipt_items(clusters),
-        recipe.final,
-    )
-    upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
-    dropped = int(clusters["duplicates"]) if clusters else 0
-    text(state, survivors, groups, upstream, dropped)
-    tokens = publish(state, survivors, groups, upstream, dropped)
-    return conclude(state, receipts, dropped, tokens)
+    with session(chosen) as state.options:  # one job server for all jobs, where the runner has one
+        receipts = documents(state, tasks)
+        groups, parts = tabulate(state, receipts)
+        clusters = duplicates(state, parts)
+        survivors = Survivors(
+            store.child(f"documents/{state.stages['documents']}"),
+            store.child(f"duplicates/{state.stages['duplicates']}") if clusters else None,
+            receipt_items(clusters),
+            recipe.final,
+        )
+        upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
+        dropped = int(clusters["duplicates"]) if clusters else 0
+        text(state, survivors, groups, upstream, dropped)
+        tokens = publish(state, survivors, groups, upstream, dropped)
+        return conclude(state, receipts, dropped, tokens)
 
 
 def compile_kernels(state: Run) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from .. import PenstockError, RequestError, RunError, require
 from .beam_graph import Job, build
 from .failures import Desk, marked, original
-from .job_server import ENGINES, SPARK, reachable, serve
+from .job_server import ENGINES, SPARK, reachable, serve, tell
 
 __all__ = ["Job", "RunnerOptions", "cores", "missing", "preflight", "run_job", "session"]
 
@@ -97,7 +97,7 @@ def preflight(options: RunnerOptions) -> None:
 
 
 @contextmanager
-def session(options: RunnerOptions, say: Callable[[str], None] = print) -> Iterator[RunnerOptions]:
+def session(options: RunnerOptions, say: Callable[[str], None] = tell) -> Iterator[RunnerOptions]:
     """Start what the jobs of one run share, a job server where none is named, and end it after them.
 
     Jobs run with the options this gives. What is missing is refused before anything starts.
