@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -252,14 +250,3 @@ def test_every_batch_between_transforms_is_coded_so(lines: Path, tmp_path: Path)
     assert ours
     labels = [transform.unique_name for transform in graph.components.transforms.values()]
     assert len(labels) == len(set(labels))
-
-
-def test_the_example_runs(shared_data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE.parent / "examples" / "own_pipeline.py")]
-    done = subprocess.run(
-        [*command, str(shared_data / "web_small.warc.gz"), str(tmp_path / "out")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "a batch of (4, 512) tokens" in done.stdout
-    assert "kept, en: " in done.stdout
-    assert "read/http_status: " in done.stdout
