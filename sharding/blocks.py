@@ -29,8 +29,8 @@ T = TypeVar("T")
 # Tries of one read, and the pause before the second in seconds; it doubles, with jitter, as object stores advise.
 _TRIES = 5
 _PAUSE = 0.25
-# A shard's tables are about 3 MB for 256 MiB of tokens.
-_READERS = 128
+# Shards whose tables are kept: about 5 MB each for 256 MiB of tokens.
+_READERS = 64
 # Files that the rest of the process may want beside the maps of blocks.
 _OTHER_FILES = 512
 

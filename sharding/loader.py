@@ -11,6 +11,7 @@ and the number of ranks may change at any step. Reading is arithmetic, a copy, a
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -97,9 +98,8 @@ class StreamingLoader:
         self._prefetch, self._stall = prefetch, stall
         folder = cache_folder() if cache is None else Path(cache)
         self._blocks = Blocks(data.store, data.generation, self.pack, BlockCache(folder, cache_bytes))
-        self._pool, self.buffers = Pool(threads), Buffers(prefetch + 2)
-        self._lock = Lock()
-        self._pending: dict[tuple[int, int], Future[Block]] = {}
+        self._threads, self.buffers = threads, Buffers(prefetch + 2)
+        self._start()
         self._rebuild = {
             "path": data, "batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "pack": pack,
             "weights": weights, "split": split, "epochs": epochs, "tail": tail, "prefetch": prefetch,
@@ -209,8 +209,14 @@ class StreamingLoader:
         while waiting:
             yield self._made(*waiting.popleft())
 
+    def _start(self) -> None:
+        self._process, self._pool, self._lock = os.getpid(), Pool(self._threads), Lock()
+        self._pending: dict[tuple[int, int], Future[Block]] = {}
+
     def _ask(self, job: Job) -> Asked:
         """Find a job's blocks, and have those read that are not at hand."""
+        if self._process != os.getpid():
+            self._start()  # A fork takes no threads along, and reads under way would never end.
         keys = set(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
         return {key: self._blocks.held(*key) or self._read(key) for key in keys}
 

@@ -144,11 +144,10 @@ class TorchLoader(data.IterableDataset):  # type: ignore[misc, name-defined, unu
         self._moves += 1
 
     def __iter__(self) -> Iterator[TorchBatch]:
-        worker = data.get_worker_info()
-        if worker is not None and worker.num_workers > 1:
+        if (worker := data.get_worker_info()) is not None:
             raise RequestError(
-                f"TorchLoader reads ahead in threads and would give every batch {worker.num_workers} times, once for "
-                "each worker: pass num_workers=0 to the DataLoader, or use TorchLoader alone"
+                f"TorchLoader reads ahead in threads; {worker.num_workers} worker processes of a DataLoader would give "
+                "batches more than once and keep where they stand to themselves: pass num_workers=0"
             )
         while True:
             # Copies run one batch ahead of what the caller has had: start again from there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 import shutil
 import subprocess
@@ -387,6 +388,24 @@ def test_is_picklable_and_goes_on_where_it_stood(data: TokenData) -> None:
     again = pickle.loads(pickle.dumps(loader))
     assert again.step == 3
     assert np.array_equal(next(iter(again)).buffer, next(iter(loader)).buffer)
+
+
+def first_buffer(loader: StreamingLoader, results: Any) -> None:
+    results.put(next(iter(loader)).buffer.tolist())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_works_in_a_forked_process(data: TokenData) -> None:
+    loader = StreamingLoader(data, 16, pack=CONCAT)
+    expected = [batch.buffer.tolist() for batch in islice(loader, 2)]
+    loader.seek(step=1)
+    fork = multiprocessing.get_context("fork")
+    results = fork.Queue()
+    process = fork.Process(target=first_buffer, args=(loader, results))
+    process.start()
+    assert results.get(timeout=60) == expected[1]
+    process.join(60)
 
 
 def test_damage_is_told_with_rank_position_block_and_store(copy: TokenData) -> None:
