@@ -78,10 +78,11 @@ def test_each_response_is_one_row(tmp_path: Path, name: str) -> None:
         record(9, http(b"\0\1", b"Server: none")),
         record(10, b"x", "resource"),
     ]
+    parts += [record(11, b"web.example. 1 IN A 192.0.2.1").replace(b"application/http; msgtype=response", b"text/dns")]
     rows = rows_of(write(tmp_path / name, *map(pack, parts)))
-    assert [row["url"] for row in rows] == [f"http://web.example/{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
-    assert [row["place"] for row in rows] == list(range(8))
-    fates = [None, "http_status", "not_html", "empty", "empty", None, None, "not_html"]
+    assert [row["url"] for row in rows] == [f"http://web.example/{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 11)]
+    assert [row["place"] for row in rows] == list(range(9))
+    fates = [None, "http_status", "not_html", "empty", "empty", None, None, "not_html", "not_html"]
     assert [row["reason"] for row in rows] == [fate and f"read/{fate}" for fate in fates]
     assert html_of(rows) == [page(number).decode() for number in (1, 7, 8)]
     assert all(row["text"] is None for row in rows)

@@ -28,6 +28,9 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
         rows.quarantine(place, f"the record's header cannot be read: {error}", body)
         return
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ") or None
+    if not record.is_http:  # a crawler's look-up of a name, a page over FTP
+        rows.add(place, 0, url=url, reason="read/not_html")
+        return
     try:
         block = _parse_http(record, body)
     except ValueError as error:
@@ -59,8 +62,6 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
 
 def _parse_http(record: Any, body: bytes) -> bytes:
     """Parse the HTTP header and give the bytes behind it."""
-    if not record.is_http:
-        raise ValueError("the response record does not hold an HTTP message")
     start = body.find(b"\r\n\r\n") + 4
     line_end = body.find(b"\n", start)
     try:

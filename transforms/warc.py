@@ -21,6 +21,7 @@ HEADER_BYTES = 1 << 20
 _RECORD = re.compile(rb"WARC/\d\.\d+\r\n")
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,18})[ \t]*\r?$")
 _NEXT = re.compile(rb"WARC/\d\.\d{1,2}\r\n[A-Za-z-]{1,40}:")  # where a record begins, in the midst of anything
+_LINE_ENDS = re.compile(rb"[\r\n]+")
 _RESPONSE = re.compile(rb"(?im)^warc-type:[ \t]*response[ \t]*\r?$")
 
 
@@ -113,9 +114,9 @@ class _Run:
         self._end = head + 4 + size
         if not self._reach(head, self._end):
             return f"the record is cut short: it has fewer than the {size} bytes that its header says"
-        return (
-            None if self._closes(head, self._end) else f"the record's length of {size} bytes does not lead to its end"
-        )
+        if not self._closes(head, self._end):
+            return f"the record's length of {size} bytes does not lead to its end"
+        return None
 
     def _fill(self) -> bool:
         """Take one more event; false where the run ends."""
@@ -149,8 +150,8 @@ class _Run:
     def _skip_line_ends(self) -> bool:
         """Pass over the line ends behind a record; false at the end of the run."""
         while True:
-            blank = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
-            self._take(blank)
+            if blank := _LINE_ENDS.match(self._buffer):
+                self._take(blank.end())
             if self._buffer:
                 return True
             if not self._fill():
