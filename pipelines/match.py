@@ -27,7 +27,7 @@ from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import ID, id_words
 from .recipe import Dedup, digest
-from .runners import Job, RunnerOptions, run_job
+from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 
 PACKED = np.dtype([("high", "<u8"), ("low", "<u8"), ("address", "<u8")])
@@ -83,7 +83,6 @@ class Sign:
     stage: Stage
     dedup: Dedup
     shuffle: Shuffle
-    text: str = "text"
 
     def __call__(self, part: Part) -> Iterator[tuple[str, bytes]]:
         """Commit the part's signatures unless they stand; emit (band and range, packed digests and addresses)."""
@@ -130,8 +129,8 @@ class Sign:
         minhash = self.dedup.minhash
         ids, lengths, contents, banded, longs = [], [], [], [], []
         with part.store.open(part.name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=4096, columns=["id", self.text]):
-                texts = batch.column(self.text)
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=4096, columns=["id", "text"]):
+                texts = batch.column("text")
                 ids.append(id_words(batch.column("id")).copy())
                 lengths.append(np.asarray(pc.binary_length(texts).fill_null(0), np.uint64))
                 contents.append(content_digests(texts))
@@ -204,14 +203,17 @@ def plan_shuffles(dedup: Dedup, documents: int, local: bool) -> list[Shuffle]:
     return [Shuffle(tuple(bands[i : i + at_once]), ranges) for i in range(0, len(bands), at_once)]
 
 
-def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], options: RunnerOptions, text: str = "text") -> Receipt:
-    """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt."""
+def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], launch: Callable[[Job], None], local: bool) -> Receipt:
+    """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
+
+    `launch` runs a job; `local` says that its shuffle lies in this machine's memory, so that bands go in rounds.
+    """
     done = stage.receipt("clusters")
     if done is not None:
         return done
-    shuffles = plan_shuffles(dedup, sum(part.documents for part in parts), options.runner == "local")
+    shuffles = plan_shuffles(dedup, sum(part.documents for part in parts), local)
     for shuffle in shuffles:
-        run_job(Job("match", parts, Sign(stage, dedup, shuffle, text), Link(stage)), options)
+        launch(Job("match", parts, Sign(stage, dedup, shuffle), Link(stage)))
     signed = stage.receipts([f"sign-{part.number:06d}" for part in parts])
     # A group that no digest fell into has no receipt.
     linked = sorted(key for key in stage.committed() if key.startswith("link-"))

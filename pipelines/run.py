@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ class Run:
     tables: dict[str, str | None] = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
     text_bytes: int = 0  # of the documents that the rules kept
+    bytes_kept: int = 0  # of those that deduplication kept too
+    ending: ExitStack = field(default_factory=ExitStack)
+
+    def launch(self, job: Job, tasks: int, weight: int) -> None:
+        """Run a job: in this process where it has one task, or less work than starting workers costs.
+
+        A job server, where penstock starts one, is started by the first job and serves the others too.
+        """
+        options = self.options
+        if options.runner == "local" and (tasks == 1 or weight < IN_PROCESS_BYTES):
+            options = replace(options, in_process=True)
+        elif options.runner != "local":
+            self.options = options = self.ending.enter_context(session(options, self.progress.say))
+        run_job(job, options)
 
 
 def run(
@@ -76,24 +91,30 @@ def run(
     # Workers import custom steps from where this process found them.
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([path for path in sys.path if path] + [os.getcwd()]))
     state = Run(recipe, store, chosen, Progress(quiet=quiet))
+    with state.ending:
+        return stages(state)
+
+
+def stages(state: Run) -> dict[str, Any]:
+    """Go through the stages, each from what the one before it committed."""
+    recipe, store = state.recipe, state.store
     tasks = plan_inputs(recipe)
     require_tasks(tasks)
     compile_kernels(state)
-    with session(chosen) as state.options:  # one job server for all jobs, where the runner has one
-        receipts = documents(state, tasks)
-        groups, parts = tabulate(state, receipts)
-        clusters = duplicates(state, parts)
-        survivors = Survivors(
-            store.child(f"documents/{state.stages['documents']}"),
-            store.child(f"duplicates/{state.stages['duplicates']}") if clusters else None,
-            receipt_items(clusters),
-            recipe.final,
-        )
-        upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
-        dropped = int(clusters["duplicates"]) if clusters else 0
-        text(state, survivors, groups, upstream, dropped)
-        tokens = publish(state, survivors, groups, upstream, dropped)
-        return conclude(state, receipts, dropped, tokens)
+    receipts = documents(state, tasks)
+    groups, parts = tabulate(state, receipts)
+    clusters = duplicates(state, parts)
+    survivors = Survivors(
+        store.child(f"documents/{state.stages['documents']}"),
+        store.child(f"duplicates/{state.stages['duplicates']}") if clusters else None,
+        receipt_items(clusters),
+        recipe.final,
+    )
+    upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
+    dropped = int(clusters["duplicates"]) if clusters else 0
+    text(state, survivors, groups, upstream, dropped)
+    tokens = publish(state, survivors, groups, upstream, dropped)
+    return conclude(state, receipts, dropped, tokens)
 
 
 def compile_kernels(state: Run) -> None:
@@ -102,12 +123,6 @@ def compile_kernels(state: Run) -> None:
         warm(state.recipe.steps)
         if state.recipe.dedup is not None:
             warm_match(state.recipe.dedup)
-
-
-def sized(options: RunnerOptions, tasks: int, weight: int) -> RunnerOptions:
-    """Run a job in this process where it has one task, or less work than starting workers costs."""
-    small = options.runner == "local" and (tasks == 1 or weight < IN_PROCESS_BYTES)
-    return replace(options, in_process=True) if small else options
 
 
 def input_weight(tasks: Sequence[IngestTask]) -> int:
@@ -123,8 +138,8 @@ def documents(state: Run, tasks: Sequence[IngestTask]) -> list[Receipt]:
     keys = [task.key for task in tasks]
     with state.progress.stage(stage, "documents", keys):
         if not set(keys) <= stage.committed():
-            options = sized(state.options, len(tasks), input_weight(tasks))
-            run_job(Job("ingest", chunks, Ingest(stage, state.recipe), expand=_tasks_of_chunk), options)
+            job = Job("ingest", chunks, Ingest(stage, state.recipe), expand=_tasks_of_chunk)
+            state.launch(job, len(tasks), input_weight(tasks))
     receipts = stage.receipts(keys)
     for receipt in receipts:
         check_part(receipt)
@@ -208,9 +223,11 @@ def duplicates(state: Run, parts: Sequence[Part]) -> Receipt | None:
         return None
     stage = match_stage(state.store, state.recipe.dedup, parts)
     keys = [f"sign-{part.number:06d}" for part in parts]
-    options = sized(state.options, len(parts), state.text_bytes)
     with state.progress.stage(stage, "duplicates", keys):
-        receipt = match(stage, state.recipe.dedup, parts, options)
+        local = state.options.runner == "local"
+        receipt = match(
+            stage, state.recipe.dedup, parts, lambda job: state.launch(job, len(parts), state.text_bytes), local
+        )
     crash_point("stage-done")
     state.costs["duplicates"] = cost([*stage.receipts(keys), receipt])
     state.stages["duplicates"] = stage.hash
@@ -230,12 +247,17 @@ def text(state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream:
     tasks = [TextTask(part, tuple(held)) for part, held in sorted(by_part.items())]
     with state.progress.stage(stage, "text", [task.key for task in tasks]):
         if not {task.key for task in tasks} <= stage.committed():
-            options = sized(state.options, len(tasks), state.text_bytes)
-            run_job(Job("text", tasks, WriteText(stage, state.recipe, survivors)), options)
+            state.launch(Job("text", tasks, WriteText(stage, state.recipe, survivors)), len(tasks), state.text_bytes)
     receipts = stage.receipts([task.key for task in tasks])
     check_readers(groups, receipts, dropped, "text", ("kept",))
+    state.bytes_kept = kept_bytes(receipts)
     state.stages["text"] = stage.hash
     state.costs["text"] = cost(receipts)
+
+
+def kept_bytes(receipts: Sequence[Receipt]) -> int:
+    """Sum the bytes of text that a stage met among the survivors."""
+    return sum(account["bytes"] for receipt in receipts for account in receipt["row_groups"])
 
 
 def publish(
@@ -260,12 +282,13 @@ def publish(
         # Validation shards have no list: they are done when the generation stands.
         if not stage.store.exists("generations/0.json"):
             work = Publish(stage, recipe, survivors, where, vocabulary)
-            options = sized(state.options, len(tasks), state.text_bytes)
-            run_job(Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary)), options)
+            job = Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary))
+            state.launch(job, len(tasks), state.text_bytes)
     receipts = stage.receipts(keys)
     validations = stage.receipts(sorted(key for key in stage.committed() if key.startswith("validation-")))
     check_readers(groups, receipts, dropped, "tokens", ("train", "validation"))
     check_shards(receipts, validations)
+    state.bytes_kept = kept_bytes(receipts)
     state.costs["tokens"] = cost([*receipts, *validations])
     state.stages["tokens"] = stage.hash
     return generation(stage, recipe, vocabulary, [*receipts, *validations])
@@ -286,6 +309,7 @@ def conclude(state: Run, receipts: Sequence[Receipt], dropped: int, tokens: Gene
 
     manifest = {
         **summarize(state.recipe, receipts, dropped, tokens),
+        "bytes_kept": state.bytes_kept,
         "stages": state.stages,
         "tables": state.tables,
         "cost": state.costs,

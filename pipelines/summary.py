@@ -32,7 +32,6 @@ def summarize(recipe: Recipe, receipts: Sequence[Receipt], dropped: int, tokens:
         "rejected_by_rule": by_rule(tallies),
         "funnel": funnel(recipe, tallies),
         "languages": languages(tallies),
-        "bytes_kept": sum(group["bytes"] for receipt in receipts for group in receipt["row_groups"]),
         **token_counts(tokens),
         "versions": versions(),
         "models": models(recipe),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .. import RunError
@@ -61,7 +62,8 @@ class Survivors:
         stays[inside - group.row] = False
         if not stays.all():
             batch = batch.filter(pa.array(stays))
-        return self.edit(batch), {**met, "dropped": int((~stays).sum())}
+        size = int(pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0)
+        return self.edit(batch), {**met, "dropped": int((~stays).sum()), "bytes": size}
 
     def edit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Apply the final steps; one that drops a document is refused."""
