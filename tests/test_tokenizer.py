@@ -21,7 +21,7 @@ import pytest
 
 import penstock
 from penstock import CorruptDataError, InputError, MissingExtraError, RequestError
-from penstock.tokenizer import Tokenizer, engines, gate, load_tokenizer, vocab
+from penstock.tokenizer import Tokenizer, engines, gate, load_tokenizer, segments, vocab
 from penstock.tokenizer.definition import Definition
 from penstock.tokenizer.ranks import KNOWN
 from penstock.tokenizer.train import describe, train, train_sentencepiece
@@ -365,7 +365,7 @@ def test_check_finds_what_only_the_data_holds(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("fresh")
 def test_a_text_that_the_fast_engine_gives_up_on_goes_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = load_tokenizer(DATA / "bpe.model")
+    opened = load_tokenizer(DATA / "bpe.model", engine="fast")
     expected = opened.encode(pa.array(TEXTS))
 
     class Tired(Crooked):
@@ -418,8 +418,8 @@ def test_spelling_space_out_leaves_the_rest_of_a_pattern(pattern: str) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_what_the_fast_engine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no fast engine reads SentencePiece"):
-        load_tokenizer(DATA / "bpe.model", engine="fast")
+    with pytest.raises(RequestError, match=r"no fast engine reads unigram.model: only SentencePiece BPE"):
+        load_tokenizer(DATA / "unigram.model", engine="fast")
     with pytest.raises(RequestError, match="engine='quick' is none of auto, fast, reference"):
         load_tokenizer(DATA / "bpe.model", engine="quick")
     if HAS_FAST:
@@ -429,6 +429,116 @@ def test_what_the_fast_engine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(MissingExtraError, match=r"pip install 'penstock\[fast\]'"):
         load_tokenizer(DATA / "small.tiktoken", engine="fast")
     assert load_tokenizer(DATA / "small.tiktoken").engine == "tiktoken"
+
+
+# --- SentencePiece by segments
+
+
+def spm_model(path: Path, **options: Any) -> Path:
+    """Train a model on lines that make merges over many kinds of neighbours."""
+    import sentencepiece
+
+    plain = {
+        "vocab_size": 700,
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "hard_vocab_limit": False,
+        "num_threads": 1,
+        "minloglevel": 3,
+    }
+    lines = [f"    x{n}=(a+b)*{n};  //the  water,the\t\twater...({n})!!  水水{n} {{}}\u0301" for n in range(200)]
+    with path.open("wb") as writer:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=writer, **{**plain, **options}
+        )
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"split_by_unicode_script": False, "split_by_number": False},
+        {"add_dummy_prefix": False},
+        {"user_defined_symbols": ["the water", "..", "x1", "\t\t"]},
+    ],
+    ids=["plain", "mixed scripts", "no dummy prefix", "user symbols"],
+)
+def test_segments_have_the_ids_of_the_library(options: dict[str, Any], tmp_path: Path) -> None:
+    path = spm_model(tmp_path / "a.model", **options)
+    reference = load_tokenizer(path, engine="reference")
+    if "the water" in str(options):  # a piece over a space: there is no cut before a word
+        with pytest.raises(RequestError, match="no piece across a space"):
+            load_tokenizer(path, engine="fast")
+        return
+    fast = load_tokenizer(path, engine="fast")
+    assert fast.engine == "segments"
+    chance = random.Random(11)
+    atoms = [
+        "the",
+        "water",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "x1",
+        "12",
+        "(",
+        ")",
+        ";",
+        "//",
+        "..",
+        "水",
+        "\u0301",
+        "\u2581",
+        "\x00",
+        "👩",
+        "{}",
+    ]
+    texts = ["".join(chance.choices(atoms, k=chance.randint(0, 14))) for _ in range(3_000)]
+    for start in range(0, len(texts), 500):
+        batch = pa.array(texts[start : start + 500])
+        assert fast.encode(batch).equals(reference.encode(batch))
+
+
+def test_segments_forget_and_still_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(segments, "_KNOWN", 40)
+    path = spm_model(tmp_path / "a.model")
+    fast, reference = load_tokenizer(path, engine="fast"), load_tokenizer(path, engine="reference")
+    for number in range(30):
+        batch = pa.array([f"the water {number} and {number * k} more" for k in range(9)] + ["z" * 100])
+        assert fast.encode(batch).equals(reference.encode(batch))
+        assert len(fast._fast._known) < 80
+    assert "z" * 100 not in fast._fast._known
+
+
+def test_text_is_cut_only_before_what_pieces_start_with() -> None:
+    starts = segments.starters(["▁the", "▁▁", "a(b", "((", "1", "x\t"])
+    assert {*b" 1x"} <= set(starts)
+    assert not {*b"he(b\t"} & set(starts)
+    assert b" " not in segments.starters(["the▁water"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_type": "unigram"},
+        {"byte_fallback": False},
+        {"normalization_rule_name": "nmt_nfkc"},
+        {"remove_extra_whitespaces": True},
+        {"treat_whitespace_as_suffix": True},
+        {"split_by_whitespace": False},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_models_that_cannot_be_cut_are_left_to_the_library(options: dict[str, Any], tmp_path: Path) -> None:
+    path = spm_model(tmp_path / "a.model", **options)
+    assert load_tokenizer(path).engine == "sentencepiece"
+    with pytest.raises(RequestError, match=r"no fast engine reads a.model"):
+        load_tokenizer(path, engine="fast")
 
 
 # --- fingerprints

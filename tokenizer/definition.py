@@ -62,6 +62,8 @@ class Definition:
     literals: tuple[str, ...] = ()  # added tokens that text may become: the gate tries them
     ranks: Mapping[bytes, int] = field(default_factory=dict)
     pattern: str = ""
+    starters: bytes = b""  # SentencePiece BPE: ASCII characters before which the text can be cut
+    dummy_prefix: bool = True
     scanned: bool = False  # fastokens has a scanner of its own for the pattern, exact where PCRE2 is not
 
 

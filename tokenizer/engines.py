@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError, RequestError, RunError, require
 from .definition import Definition
+from .segments import Segments
 
 Ids = NDArray[np.uint32]
 
@@ -46,11 +47,9 @@ def reference_engine(definition: Definition) -> Engine:
 
 
 def fast_engine(definition: Definition) -> Engine:
-    """Open fastokens on the vocabulary; `RequestError` says why it cannot be."""
+    """Open fastokens, or sentencepiece by segments, on the vocabulary; `RequestError` says why it cannot be."""
     if definition.format == "sentencepiece":
-        raise RequestError(
-            f"no fast engine reads SentencePiece models ({definition.name}): engine='auto' takes sentencepiece itself"
-        )
+        return Segments(definition)
     _one_thread()
     return Fastokens(definition)
 

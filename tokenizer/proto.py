@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from .. import CorruptDataError, RequestError
 from .definition import BOS_NAMES, EOS_NAMES, Definition, Source, digest, is_control, pick
+from .segments import starters
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+_TEXT = (NORMAL, USER_DEFINED, UNUSED)
 _MODELS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -71,6 +73,8 @@ def read_sentencepiece(source: Source, eos: str | None, bos: str | None) -> Defi
         unknown=next((place for place, piece in enumerate(pieces) if piece.kind == UNKNOWN), None),
         behaviour=digest(_behaviour(pieces, trainer, normalizer)),
         literals=tuple(piece.text for piece in pieces if piece.kind == USER_DEFINED),
+        starters=starters(p.text for p in pieces if p.kind in _TEXT) if _leaves_text(trainer, normalizer) else b"",
+        dummy_prefix=bool(normalizer.get(3, 1)),
     )
 
 
@@ -94,6 +98,12 @@ def _parse(body: bytes) -> tuple[list[Piece], dict[int, Any], dict[int, Any]]:
         elif number == _NORMALIZER:
             normalizer = _message(value)
     return pieces, trainer, normalizer
+
+
+def _leaves_text(trainer: dict[int, Any], normalizer: dict[int, Any]) -> bool:
+    """Tell whether the model is BPE over the text as it is: no charsmap, no space removed, no unknowns joined."""
+    as_it_is = not normalizer.get(2) and not normalizer.get(4, 1) and normalizer.get(5, 1)
+    return bool(trainer.get(3, 1) == 2 and trainer.get(35) and not trainer.get(24) and as_it_is)
 
 
 def _behaviour(pieces: list[Piece], trainer: dict[int, Any], normalizer: dict[int, Any]) -> dict[str, Any]:
