@@ -48,6 +48,12 @@ class IngestTask:
     etags: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """Name what is read, for people: its first file, and how many more."""
+        first, more = self.pieces[0], len(self.pieces) - 1
+        return f"{first.source}/{first.path}" + (f" and {more} more files" if more else "")
+
+    @property
     def bytes(self) -> int:
         """Count the bytes of input."""
         return sum(

@@ -45,6 +45,11 @@ class ShardTask:
     row_groups: tuple[RowGroup, ...]
 
     @property
+    def name(self) -> str:
+        """Name the shard, for people."""
+        return f"shard {self.number} of stream {self.stream!r}"
+
+    @property
     def key(self) -> str:
         """Name the task's receipt."""
         return f"shard-{digest(self.stream)[:12]}-{self.number:05d}"

@@ -152,7 +152,8 @@ def _local(job: Job, options: RunnerOptions, desk: Desk) -> None:
 def _elsewhere(job: Job, options: RunnerOptions, desk: Desk) -> None:
     """Run where another program distributes the work: a job server, Dataflow, any of Beam's runners."""
     if options.runner not in ENGINES:
-        _submit(job, [f"--runner={options.runner}", *options.beam_options], None)
+        name = "DataflowRunner" if options.runner == "dataflow" else options.runner
+        _submit(job, [f"--runner={name}", *options.beam_options], None)
         return
     flags = ["--runner=PortableRunner", f"--job_endpoint={options.job_endpoint}", *options.beam_options]
     if options.runner == "flink" and not _given(flags, "parallelism"):
