@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
@@ -103,7 +103,7 @@ def test_a_page_without_text_is_rejected(page: str) -> None:
     "word",
     ["a\0b", "😀 漢字", "مرحبا שלום", "\ufffd\u2028\x85\x0b\x1f", "x" * (1 << 20), "&#0;&#xD800;&#x110000;&bogus;"],
 )
-def test_odd_characters_stay_valid_text(extractor: str, word: str) -> None:
+def test_odd_characters_stay_valid_text(extractor: Literal["resiliparse", "trafilatura"], word: str) -> None:
     if extractor == "trafilatura":
         pytest.importorskip("trafilatura")
     outcome = ExtractHtml(extractor=extractor).apply(batch(ARTICLE.replace("something", word)))

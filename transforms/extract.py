@@ -48,15 +48,19 @@ class ExtractHtml(StepModel):
 
     kind: Literal["extract_html"] = "extract_html"
     extractor: Literal["resiliparse", "trafilatura"] = "resiliparse"
-    main_content: bool = Field(True, description="leave out navigation, headers, footers and advertisements")
-    alt_texts: bool = Field(False, description="keep the alternative texts of images (trafilatura: image references)")
-    links: bool = Field(False, description="write link targets behind their texts")
-    comments: bool = Field(False, description="keep readers' comments; FineWeb leaves them out")
-    list_bullets: bool = Field(True, description="write bullets and numbers before list items (resiliparse)")
-    form_fields: bool = Field(False, description="keep form fields and their values (resiliparse)")
-    noscript: bool = Field(False, description="keep what is shown where scripts do not run (resiliparse)")
-    post_meta: bool = Field(True, description="keep author and date lines of posts (resiliparse)")
-    skip_elements: tuple[str, ...] = Field((), description="CSS selectors of elements to leave out (resiliparse)")
+    main_content: bool = Field(default=True, description="leave out navigation, headers, footers and advertisements")
+    alt_texts: bool = Field(
+        default=False, description="keep the alternative texts of images (trafilatura: image references)"
+    )
+    links: bool = Field(default=False, description="write link targets behind their texts")
+    comments: bool = Field(default=False, description="keep readers' comments; FineWeb leaves them out")
+    list_bullets: bool = Field(default=True, description="write bullets and numbers before list items (resiliparse)")
+    form_fields: bool = Field(default=False, description="keep form fields and their values (resiliparse)")
+    noscript: bool = Field(default=False, description="keep what is shown where scripts do not run (resiliparse)")
+    post_meta: bool = Field(default=True, description="keep author and date lines of posts (resiliparse)")
+    skip_elements: tuple[str, ...] = Field(
+        default=(), description="CSS selectors of elements to leave out (resiliparse)"
+    )
 
     @model_validator(mode="after")
     def _fits_extractor(self) -> ExtractHtml:
