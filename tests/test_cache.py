@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def test_a_block_is_fetched_once_by_any_number_of_threads_and_loaders(tmp_path: 
         seen.append(bytes(cache.get("aa", fetch)))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert seen == [body("aa")] * 8
     assert len(fetched) == 1
     assert bytes(pickle.loads(pickle.dumps(cache)).get("aa", never)) == body("aa")
@@ -72,7 +75,7 @@ def test_eviction_takes_the_oldest_and_never_what_is_in_use(tmp_path: Path) -> N
     cache = BlockCache(tmp_path, limit=10 * len(body("00-block")))
     held = cache.get("00-block", lambda: body("00-block"))
     for name in names(9)[1:]:
-        cache.get(name, lambda name=name: body(name))
+        cache.get(name, partial(body, name))
     del cache
     other = BlockCache(tmp_path, limit=5 * len(body("00-block")))
     for number, name in enumerate(names(9)):
@@ -98,7 +101,7 @@ def test_a_disk_that_takes_nothing_is_read_past(tmp_path: Path, monkeypatch: pyt
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(cache_module.os, "rename", refuse)
+    monkeypatch.setattr("penstock.sharding.cache.os.rename", refuse)
     cache = BlockCache(tmp_path)
     assert bytes(cache.get("aa", lambda: body("aa"))) == body("aa")
     assert all(path.stat().st_size == 0 for path in tmp_path.glob("??/.*"))
@@ -127,7 +130,7 @@ def use(folder: Path, seed: int, seconds: float) -> None:
     cache, chance, until = BlockCache(folder, 20 * len(body("00-block"))), random.Random(seed), time.time() + seconds
     while time.time() < until:
         name = chance.choice(names(64))
-        if bytes(cache.get(name, lambda name=name: body(name))) != body(name):
+        if bytes(cache.get(name, partial(body, name))) != body(name):
             os._exit(3)
         if chance.random() < 0.1:
             cache._open.clear()

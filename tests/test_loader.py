@@ -314,7 +314,8 @@ def test_refuses_a_state_of_other_data_and_a_damaged_one(data: TokenData, tmp_pa
     with pytest.raises(RequestError, match=f"{data.generation.tokens_sha256}.*{other.generation.tokens_sha256}"):
         StreamingLoader(other, 8, pack=CONCAT).load_state_dict(state)
     loader = StreamingLoader(data, 8, pack=CONCAT)
-    for change in ({"version": 2}, {"position": -1}, {"more": 1}, {"plan": []}, {"plan": [{}]}, {"plan": 7}):
+    changes: list[dict[str, Any]] = [{"version": 2}, {"position": -1}, {"more": 1}, {"plan": []}, {"plan": [{}]}]
+    for change in [*changes, {"plan": 7}]:
         with pytest.raises(RequestError, match=r"state|plan"):
             loader.load_state_dict({**state, **change})
     with pytest.raises(RequestError, match=r"state_dict\(\)"):

@@ -88,7 +88,7 @@ def through_data_loader(data: TokenData, batch: int, length: int, torch: Any) ->
     """Read rows of the first shard by a map-style dataset and torch's DataLoader with its own shuffle, in process."""
     tokens = maps(data)[0]
 
-    class Rows(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+    class Rows(torch.utils.data.Dataset):  # type: ignore[misc]
         def __len__(self) -> int:
             return (len(tokens) - 1) // length
 
