@@ -232,4 +232,4 @@ def check_jsonl(url: str, path: str, fields: Fields) -> None:
             if records >= PROBE or all(name in seen for name in fields.required()):
                 break
     if records:
-        refuse_missing(fields, seen, path, f"none of its first {records} records")
+        refuse_missing(fields, seen, path, "no record at its head")

@@ -70,10 +70,14 @@ class Fields(BaseModel):
 def refuse_missing(fields: Fields, present: Iterable[str], path: str, who: str) -> None:
     """Refuse a file that lacks a mapped field, naming those that it has."""
     present = list(present)
-    for name in fields.required():
-        if name not in present:
+    for role in ("text", "id", "url", "language"):
+        name = getattr(fields, role)
+        if name is not None and name not in present:
             keys = ", ".join(repr(str(key)[:100]) for key in present[:20]) or "no field at all"
-            raise InputError(f"{path!r}: {who} has the field {name!r} that the recipe maps; they hold {keys}")
+            raise InputError(
+                f"{path!r}: {who} has the field {name!r} that the recipe maps; it holds {keys}. "
+                f"Name the right one: fields: {{{role}: NAME}}"
+            )
 
 
 class Rows:
