@@ -68,7 +68,7 @@ def _first_line(file: BinaryIO, start: int, end: int) -> int:
     """Where the first line at or behind `start` starts; `end` where the line that reaches in covers the range."""
     at = max(start - 1, 0)
     file.seek(at)
-    while 0 < start and at < end:
+    while start > 0 and at < end:
         body = file.read(min(BLOCK, end - at))
         if not body:
             return end
