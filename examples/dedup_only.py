@@ -21,7 +21,8 @@ def sample(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for number in range(20):
-            words = [f"{word}{number}" for word in ("river", "dam", "pipe", "valve", "wheel", "spillway")]
+            letter = chr(ord("a") + number)  # digits tell no texts apart: normalised, they are all 0
+            words = [letter + word for word in ("river", "dam", "pipe", "valve", "wheel", "spillway")]
             text = " ".join(f"The {words[i % 6]} feeds the {words[i * 5 % 6]} number {i}." for i in range(40))
             for copy, ending in enumerate(("", " And that is all there is to say.", "")):
                 file.write(json.dumps({"name": f"doc-{number}-{copy}", "text": text + ending}) + "\n")
