@@ -762,6 +762,8 @@ RANKS = (DATA / "small.tiktoken").read_bytes()
         ("a.model", MODEL[:600] + b"\xff" * 40 + MODEL[640:], CorruptDataError),
         ("tokenizer.json", JSON[:2000], CorruptDataError),
         ("tokenizer.json", b'{"model": {"vocab": 7}}', CorruptDataError),
+        ("tokenizer.json", b'{"model": {"vocab": {}}}', CorruptDataError),
+        ("tokenizer.json", b'{"model": {"vocab": [["a"]]}}', CorruptDataError),
         ("tokenizer.json", b'{"model": {"type": "New", "vocab": {"a": 0}}}', CorruptDataError),
         ("small.tiktoken", RANKS[:3000] + b"what\n" + RANKS[3000:], CorruptDataError),
         ("small.tiktoken", RANKS[40:], CorruptDataError),

@@ -19,55 +19,71 @@ def read_huggingface(source: Source, eos: str | None, bos: str | None) -> Defini
     model = file.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         raise InputError(f"{source.name} is JSON and no Hugging Face tokenizer: it has no model with a vocab")
-    config = read_json(source.side, "tokenizer_config.json") if source.side else {}
     try:
         added = {str(token["content"]): dict(token) for token in file.get("added_tokens") or []}
         vocab = _vocabulary(model["vocab"])
         places = {name: int(token["id"]) for name, token in added.items()}
+        size = max([*vocab.values(), *places.values()]) + 1
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CorruptDataError(f"{source.name} is damaged: its vocabulary does not parse ({error!r})") from error
-    structure = {name: places[name] for name, token in added.items() if is_control(name, bool(token.get("special")))}
-    said_eos, said_bos = named(config.get("eos_token")), named(config.get("bos_token"))
     for name in (eos, bos):
         if name in vocab and name not in places:
             raise RequestError(
                 f"{name!r} is an ordinary piece of {source.name}, which text becomes: take an added token instead"
             )
-    asked = (eos, bos, said_eos, said_bos)
-    candidates = structure | {name: places[name] for name in asked if name is not None and name in places}
-    eos = pick(eos, said_eos, EOS_NAMES, candidates, "eos", source.name)
-    bos = pick(bos, said_bos, BOS_NAMES, candidates, "bos", source.name)
-    unknown = _unknown(model, vocab)
+    structure = {name: places[name] for name, token in added.items() if is_control(name, bool(token.get("special")))}
+    eos, bos = _ends(source, eos, bos, places, structure)
     control = structure | {name: places[name] for name in (eos, bos) if name is not None}
+    unknown = _unknown(model, vocab)
+    _keep_to_text(file, model, added, {place: name for name, place in control.items() if place != unknown})
+    return Definition(
+        format="huggingface",
+        model=str(model.get("type") or ("unigram" if isinstance(model["vocab"], list) else "bpe")).lower(),
+        name=source.name,
+        body=json.dumps(file, ensure_ascii=False).encode(),
+        vocab_size=size,
+        control=control,
+        eos=eos,
+        bos=bos,
+        unknown=unknown,
+        behaviour=digest(_behaviour(file, model, added)),
+        literals=tuple(name for name in added if name not in control),
+    )
+
+
+def _ends(
+    source: Source, eos: str | None, bos: str | None, places: Mapping[str, int], structure: Mapping[str, int]
+) -> tuple[str | None, str | None]:
+    """Choose EOS and BOS: asked for, named by the `tokenizer_config.json` beside the file, or of a usual name."""
+    config = read_json(source.side, source.side_name) if source.side else {}
+    said_eos, said_bos = named(config.get("eos_token")), named(config.get("bos_token"))
+    asked = (eos, bos, said_eos, said_bos)
+    candidates = {**structure, **{name: places[name] for name in asked if name is not None and name in places}}
+    return (
+        pick(eos, said_eos, EOS_NAMES, candidates, "eos", source.name),
+        pick(bos, said_bos, BOS_NAMES, candidates, "bos", source.name),
+    )
+
+
+def _keep_to_text(
+    file: dict[str, Any], model: dict[str, Any], added: Mapping[str, dict[str, Any]], control: Mapping[int, str]
+) -> None:
+    """Edit the file: control tokens out of reach of text, and nothing that is added around a text, cuts or pads it."""
+    names = set(control.values())
     for name, token in added.items():
-        token["special"] = name in control
-    # What this package never uses: nothing is added around a text, cut or padded, and dropout is for training.
+        token["special"] = bool(token.get("special")) or name in names
     file.update(truncation=None, padding=None, post_processor=None, added_tokens=list(added.values()))
-    model.pop("dropout", None)
-    if isinstance(model["vocab"], list):  # unigram: a control token is a piece like any other, and text would become it
-        names = {place: name for name, place in control.items() if place != unknown and vocab.get(name) == place}
+    model.pop("dropout", None)  # for training: it makes ids a matter of chance
+    if isinstance(model["vocab"], list):  # unigram: a control token is a piece like any other, which text would become
         model["vocab"] = [
-            [f" {place} ", score] if place in names else [piece, score]
+            [f" {place} ", score] if control.get(place) == piece else [piece, score]
             for place, (piece, score) in enumerate(model["vocab"])
         ]
-    return Definition(
-        "huggingface",
-        str(model.get("type") or ("unigram" if isinstance(model["vocab"], list) else "bpe")).lower(),
-        source.name,
-        json.dumps(file, ensure_ascii=False).encode(),
-        max([*vocab.values(), *places.values()]) + 1,
-        control,
-        eos,
-        bos,
-        unknown,
-        digest(_behaviour(file, model, added)),
-        tuple(name for name in added if name not in control),
-    )
 
 
 def _vocabulary(vocab: Any) -> dict[str, int]:
     if isinstance(vocab, list):
-        return {str(entry[0]): place for place, entry in enumerate(vocab)}
+        return {str(piece): place for place, (piece, _) in enumerate(vocab)}
     return {str(token): int(place) for token, place in vocab.items()}
 
 

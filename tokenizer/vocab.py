@@ -4,7 +4,7 @@
     tokenizer.encode(pa.array(["some text", None]))        # list<uint32>; null reads as empty
 
 Text is never special: `<|endoftext|>` in a document becomes the tokens of its characters. Nothing is added around a
-document. The fast engine is 10 times the reference and stays only behind the equality gate (`gate.py`).
+document. The fast engine is 2 to 30 times the reference and stays only behind the equality gate (`gate.py`).
 """
 
 from __future__ import annotations
