@@ -2,8 +2,8 @@
 
 One thread in each: a worker process fills a core. MB/s of UTF-8 text per CPU-second, text never seen before, one slow
 core (`tests/benchmarks/tokenization.py`, in turns): fastokens 75 to 100 where tiktoken reaches 14 to 19 and tokenizers
-2 to 3; SentencePiece BPE 5, by segments 10 on many languages and 16 on English; unigram 30. None of them is quadratic on
-2 M spaces, newlines, letters or Han characters.
+2 to 3; SentencePiece BPE 5, by segments 10 on many languages and 16 on English; unigram 30. None is quadratic on 2 M
+spaces, newlines, letters or Han characters.
 """
 
 from __future__ import annotations
