@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -48,10 +49,8 @@ def serve() -> None:
     control, worker_id, parent = os.environ.pop("PENSTOCK_WORKER").split(" ")
     ignore_broken_connections()
     threading.Thread(target=_die_with, args=(int(parent),), daemon=True).start()
-    try:
+    with suppress(grpc.RpcError):  # the connection is closed; who closed it knows why
         SdkHarness(control, worker_id=worker_id).run()
-    except grpc.RpcError:  # the client closed the connection; it knows why
-        sys.exit(1)
 
 
 def _die_with(parent: int) -> None:
@@ -71,13 +70,14 @@ def ignore_broken_connections() -> None:
     threading.excepthook = unless_broken
 
 
-def stop(process: subprocess.Popen[Any], grace: float = GRACE_SECONDS) -> None:
-    """Wait `grace` seconds for a process to end, then kill it."""
+def stop(process: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> int:
+    """Wait `grace` seconds for a process to end, then kill it; give the code it ended with, 0 where it was killed."""
     try:
-        process.wait(grace)
+        return process.wait(grace)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        return 0
 
 
 @Environment.register_urn(URN, bytes)
@@ -161,8 +161,12 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
     def StopWorker(self, request: Any, context: Any) -> Any:
         """End a worker that the job server is done with."""
         if (process := self.processes.pop(request.worker_id, None)) is not None:
-            stop(process)
+            self._end(process, GRACE_SECONDS)
         return beam_fn_api_pb2.StopWorkerResponse()
+
+    def _end(self, process: subprocess.Popen[bytes], grace: float) -> None:
+        if code := stop(process, grace):
+            self.desk.bury(process.pid, code)
 
     def _watch(self) -> None:
         while not self.closed.wait(0.1):
@@ -177,6 +181,6 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
 
     def __exit__(self, *error: object) -> None:
         self.closed.set()
-        self.server.stop(0)
+        self.server.stop(0).wait()
         for process in self.processes.values():
-            stop(process, 0 if any(error) else GRACE_SECONDS)
+            self._end(process, 0.5 if any(error) else GRACE_SECONDS)

@@ -17,7 +17,7 @@ import pytest
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
 from penstock import InputError, RunError
-from penstock.pipelines.job_server import ENGINES, reachable, serve
+from penstock.pipelines.job_server import ENGINES, SPARK, reachable, serve
 from penstock.pipelines.runners import Job, RunnerOptions, run_job, session
 
 pytestmark = pytest.mark.spark
@@ -88,7 +88,9 @@ def test_a_killed_worker_is_a_run_error_that_names_its_task(running: RunnerOptio
 
 
 def test_a_killed_job_server_is_a_run_error(running: RunnerOptions, jobs: ModuleType, tmp_path: Path) -> None:
-    with serve(ENGINES[running.runner], "local[1]" if running.runner == "spark" else "[local]") as endpoint:
+    if running.runner != "spark":
+        pytest.skip("the same path as Spark's, and the slowest test here")
+    with serve(SPARK, "local[1]") as endpoint:
 
         def kill_when_at_work() -> None:
             while not any(tmp_path.iterdir()):
@@ -117,7 +119,7 @@ def server_processes(endpoint: str) -> list[int]:
 
 
 def test_a_job_server_ends_with_its_session(running: RunnerOptions) -> None:
-    with serve(ENGINES[running.runner], "local[1]" if running.runner == "spark" else "[local]") as endpoint:
+    with serve(ENGINES[running.runner], "[local]") as endpoint:
         assert reachable(endpoint)
         assert server_processes(endpoint)
     assert not reachable(endpoint)
