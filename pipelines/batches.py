@@ -161,11 +161,10 @@ class ShardWriter:
         }
 
     def _vocabulary(self, batches: Sequence[pa.RecordBatch]) -> Vocabulary:
-        said: list[bytes] = [(batch.schema.field("tokens").metadata or {}).get(VOCABULARY) for batch in batches]
-        if None in said:
-            raise RequestError(
-                "the column `tokens` does not say whose ids it holds: put Tokenize right before WriteShards"
-            )
+        fields: list[dict[bytes, bytes]] = [dict(batch.schema.field("tokens").metadata or {}) for batch in batches]
+        said = [metadata[VOCABULARY] for metadata in fields if VOCABULARY in metadata]
+        if len(said) < len(batches):
+            raise RequestError("the column `tokens` does not say whose ids it holds: Tokenize right before WriteShards")
         value = dict(one_of([json.loads(body) for body in said]))
         if self.bos and value["bos_id"] is None:
             raise RequestError(f"bos is true, but the tokenizer {value['name']} has no BOS token")
