@@ -24,14 +24,15 @@ from .. import RequestError
 from ..sharding.format import Pack, ShardEntry, Vocabulary
 from ..sharding.shard import write_shard
 from ..sharding.store import Store
-from ..tokenizer import load_tokenizer
+from ..tokenizer import Tokenizer
+from ..tokenizer.vocab import require_eos
 from ..transforms.schema import id_sum, id_words
 from .heartbeat import Heartbeat
 from .ledger import keyed
 from .recipe import Recipe, digest, step_fingerprint
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .survivors import RowGroup, Survivors
-from .vocabulary import local_copy
+from .vocabulary import RunTokenizer
 
 GATHER_TOKENS = 1 << 22  # tokens moved at once when documents are put in order
 
@@ -95,7 +96,7 @@ class Publish:
     stage: Stage
     recipe: Recipe
     survivors: Survivors
-    tokenizer: tuple[Store, str]  # where the run keeps it
+    tokenizer: RunTokenizer
     vocabulary: Vocabulary
 
     def __call__(self, task: ShardTask) -> Iterator[tuple[str, bytes]]:
@@ -111,7 +112,7 @@ class Publish:
     def compute(self, task: ShardTask, folder: Path, meter: Meter) -> Receipt:
         """Read, drop, edit, encode, order, write."""
         spooled = Spool(folder / "tokens", self.vocabulary)
-        tokenizer = load_tokenizer(local_copy(*self.tokenizer))
+        tokenizer = self.tokenizer.load()
         accounts = []
         with Heartbeat(self.stage.run, task.key, "tokens") as heartbeat:
             for group in task.row_groups:
@@ -323,23 +324,16 @@ def pack_values(recipe: Recipe) -> list[Pack]:
     return [Pack(length=pack.length, policy=pack.policy) for pack in recipe.tokens.packs]
 
 
-def vocabulary_of(recipe: Recipe, path: str) -> Vocabulary:
+def vocabulary_of(recipe: Recipe, tokenizer: Tokenizer) -> Vocabulary:
     """Say what the token files need to know of a tokenizer."""
     assert recipe.tokens is not None
-    assert recipe.tokenizer is not None
-    tokenizer = load_tokenizer(path) if recipe.tokenizer.eos is None else load_tokenizer(path, eos=recipe.tokenizer.eos)
-    if tokenizer.eos_id is None:
-        raise RequestError(
-            f"the tokenizer {tokenizer.name} names no end-of-document token: give its text in tokenizer.eos"
-        )
     if recipe.tokens.bos and tokenizer.bos_id is None:
         raise RequestError(f"tokens.bos is true, but the tokenizer {tokenizer.name} has no BOS token")
-    dtype = np.dtype(tokenizer.dtype).name
     return Vocabulary(
-        dtype=dtype,
+        dtype=np.dtype(tokenizer.dtype).name,
         size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,
-        eos_id=tokenizer.eos_id,
+        eos_id=require_eos(tokenizer),
         bos_id=tokenizer.bos_id if recipe.tokens.bos else None,
         name=tokenizer.name,
     )

@@ -7,7 +7,6 @@ At most three Beam jobs: ingest, match, publish. Planning, merging and the repor
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -17,14 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .corpus import TextTask, WriteText, text_stage
 from .ingest import Ingest, ingest_stage, warm
 from .match import Part, match, match_stage, warm_match
+from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, tokens_stage, vocabulary_of
@@ -34,7 +31,7 @@ from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
 from .summary import cost, summarize
 from .survivors import RowGroup, Survivors, receipt_items
-from .vocabulary import local_copy, make_vocabulary, vocabulary_stage
+from .vocabulary import RunTokenizer, checked, make_vocabulary, vocabulary_stage
 
 IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
 COMPRESSED = (".gz", ".zst", ".parquet")  # weigh about four times their size in text
@@ -153,66 +150,13 @@ def _tasks_of_chunk(chunk: Any) -> Iterable[IngestTask]:
 
 
 def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], list[Part]]:
-    """Reduce the receipts to two tables, a row per part and a row per row group; give both as values."""
-    store = state.store.child(f"documents/{state.stages['documents']}")
-    ordered = sorted(receipts, key=lambda receipt: (receipt["source"], receipt["path"], receipt["start"]))
-    groups: list[RowGroup] = []
-    parts: list[Part] = []
-    rows = []
-    for number, receipt in enumerate(ordered):
-        key = digest([receipt["source"], receipt["path"], receipt["start"], receipt["documents"]])
-        row = 0
-        for at, group in enumerate(receipt["row_groups"]):
-            value = RowGroup(
-                number,
-                key,
-                receipt["documents"],
-                at,
-                row,
-                group["stream"],
-                group["documents"],
-                group["bytes"],
-                group["id_sum"],
-            )
-            groups.append(value)
-            row += group["documents"]
-        parts.append(Part(number, key, store, receipt["documents"], row))
-        size = sum(group["bytes"] for group in receipt["row_groups"])
-        rows.append(
-            {
-                "part": number,
-                "source": receipt["source"],
-                "path": receipt["path"],
-                "start": receipt["start"],
-                "documents_object": receipt["documents"],
-                "ledger_object": receipt["ledger"],
-                "documents": row,
-                "bytes": size,
-                "id_sum": receipt["tally"]["id_sum_kept"],
-            }
-        )
+    """Reduce the receipts to two tables, and give their rows as values."""
+    folder = f"documents/{state.stages['documents']}"
+    store = state.store.child(folder)
+    parts, groups = number_parts(store, receipts)
+    names = write_tables(store, receipts, parts, groups)
+    state.tables.update({name: f"{folder}/{at}" for name, at in names.items()})
     state.text_bytes = sum(group.bytes for group in groups)
-    table = [
-        {
-            "part": g.part,
-            "row_group": g.number,
-            "stream": g.stream,
-            "documents": g.documents,
-            "bytes": g.bytes,
-            "id_sum": g.id_sum,
-        }
-        for g in groups
-    ]
-    for name, content in (("parts", rows), ("row_groups", table)):
-        body = io.BytesIO()
-        pq.write_table(
-            pa.Table.from_pylist(content) if content else pa.table({"part": pa.array([], pa.int32())}),
-            body,
-            compression="zstd",
-        )
-        state.tables[name] = f"documents/{state.stages['documents']}/" + store.put(
-            body.getvalue(), f"{name}-", ".parquet"
-        )
     return groups, parts
 
 
@@ -273,15 +217,15 @@ def publish(
         made = make_vocabulary(vocabularies, recipe, survivors, groups)
     state.stages["tokenizer"] = vocabularies.hash
     state.costs["tokenizer"] = cost([made])
-    where = (vocabularies.store, str(made["file"]))
-    vocabulary = vocabulary_of(recipe, local_copy(*where))
+    tokenizer = checked(RunTokenizer.of(vocabularies, made, recipe.tokenizer), survivors, groups)
+    vocabulary = vocabulary_of(recipe, tokenizer.load())
     stage = tokens_stage(recipe, state.store, upstream, vocabulary.fingerprint)
     tasks = deal(groups, recipe.seed, recipe.tokens.shard_bytes)
     keys = [task.key for task in tasks]
     with state.progress.stage(stage, "tokens", keys):
         # Validation shards have no list: they are done when the generation stands.
         if not stage.store.exists("generations/0.json"):
-            work = Publish(stage, recipe, survivors, where, vocabulary)
+            work = Publish(stage, recipe, survivors, tokenizer, vocabulary)
             job = Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary))
             state.launch(job, len(tasks), state.text_bytes)
     receipts = stage.receipts(keys)

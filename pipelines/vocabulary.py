@@ -7,21 +7,23 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import fsspec
 import numpy as np
 
-from .. import InputError, RequestError
+from .. import RequestError
 from ..sharding.store import Store
 from ..tokenizer import load_tokenizer
 from ..tokenizer.train import train_sentencepiece
+from ..tokenizer.vocab import FileTokenizer, vocabulary_files
 from ..transforms.schema import id_words
 from .ledger import keyed
-from .recipe import Recipe, digest, step_fingerprint
+from .recipe import Recipe, TokenizerChoice, digest, step_fingerprint
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .survivors import RowGroup, Survivors
 
+CHECKED_DOCUMENTS = 500
 READ_AHEAD = 4  # row groups of this many times the sample's bytes are read, so that the sample is spread
 
 
@@ -29,7 +31,7 @@ def vocabulary_stage(recipe: Recipe, run: Store, upstream: Sequence[str]) -> Sta
     """Address the `tokenizer` stage: by the file's content, or by all that decides the trained vocabulary."""
     assert recipe.tokenizer is not None
     if recipe.tokenizer.train is None:
-        return Stage.of(run, "tokenizer", {"file": digest(given_file(recipe).hex())}, {})
+        return Stage.of(run, "tokenizer", {name: digest(body.hex()) for name, body in given_files(recipe).items()}, {})
     value = {
         "train": recipe.tokenizer.train.model_dump(mode="json"),
         "seed": recipe.seed,
@@ -39,17 +41,10 @@ def vocabulary_stage(recipe: Recipe, run: Store, upstream: Sequence[str]) -> Sta
     return Stage.of(run, "tokenizer", value, package_versions("sentencepiece"))
 
 
-def given_file(recipe: Recipe) -> bytes:
-    """Read the tokenizer file that the recipe names."""
+def given_files(recipe: Recipe) -> dict[str, bytes]:
+    """Read the tokenizer file that the recipe names, first, and the one it is read with, where there is one."""
     assert recipe.tokenizer is not None
-    path = str(recipe.tokenizer.path)
-    try:
-        with fsspec.open(path, "rb") as file:
-            return bytes(file.read())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"tokenizer.path: {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    return vocabulary_files(str(recipe.tokenizer.path))
 
 
 def make_vocabulary(stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Sequence[RowGroup]) -> Receipt:
@@ -63,13 +58,11 @@ def _compute(
     assert recipe.tokenizer is not None
     train = recipe.tokenizer.train
     if train is None:
-        name = Path(str(recipe.tokenizer.path)).name
-        body = given_file(recipe)
-        if not body:
-            raise InputError(f"tokenizer.path: {recipe.tokenizer.path} is empty")
-        at = f"given/{digest(body.hex())}/{name}"
-        stage.store.put_named(body, at)
-        return {"file": at, "documents": 0, "bytes": 0}
+        files = given_files(recipe)
+        folder = f"given/{digest([digest(body.hex()) for body in files.values()])}"
+        for name, body in files.items():
+            stage.store.put_named(body, f"{folder}/{name}")
+        return {"files": [f"{folder}/{name}" for name in files], "documents": 0, "bytes": 0}
     with meter.on("sample"):
         texts = sample(survivors, row_groups, train.sample_bytes, f"{recipe.seed} vocabulary")
     if not texts:
@@ -80,7 +73,7 @@ def _compute(
     with meter.on("train"):
         body = train_sentencepiece(texts, train.vocab_size, model_type=train.model_type)
     name = stage.store.put(body, "trained-", ".model")
-    return {"file": name, "documents": len(texts), "bytes": sum(len(text.encode()) for text in texts)}
+    return {"files": [name], "documents": len(texts), "bytes": sum(len(text.encode()) for text in texts)}
 
 
 def sample(survivors: Survivors, row_groups: Sequence[RowGroup], wanted: int, key: str) -> list[str]:
@@ -116,31 +109,57 @@ def sample(survivors: Survivors, row_groups: Sequence[RowGroup], wanted: int, ke
 _copies: dict[tuple[str, str], str] = {}
 
 
-def local_copy(store: Store, name: str) -> str:
-    """Give a path on this machine of a tokenizer file that lies with the run.
+@dataclass(frozen=True)
+class RunTokenizer:
+    """The tokenizer that a run keeps: where its files lie, and how it is opened."""
 
-    Copied once a process from an object store.
-    """
-    path = store.local(name)
-    if path is not None:
-        return str(path)
-    if (store.url, name) not in _copies:
-        folder = Path(tempfile.mkdtemp(prefix="penstock-tokenizer-"))
-        (folder / Path(name).name).write_bytes(store.read(name))
-        _copies[store.url, name] = str(folder / Path(name).name)
-    return _copies[store.url, name]
+    store: Store
+    files: tuple[str, ...]  # the vocabulary first
+    eos: str | None
+    engine: str = "auto"
+
+    @classmethod
+    def of(cls, stage: Stage, made: Receipt, choice: TokenizerChoice | None) -> RunTokenizer:
+        """Say it from the stage's receipt and the recipe."""
+        return cls(stage.store, tuple(made["files"]), choice.eos if choice else None)
+
+    def load(self) -> FileTokenizer:
+        """Open it; from an object store, its files are copied to this machine once a process."""
+        return load_tokenizer(self._path(), engine=self.engine, eos=self.eos)
+
+    def _path(self) -> str:
+        first = self.files[0]
+        path = self.store.local(first)
+        if path is not None:
+            return str(path)
+        if (self.store.url, first) not in _copies:
+            folder = Path(tempfile.mkdtemp(prefix="penstock-tokenizer-"))
+            for name in self.files:
+                (folder / Path(name).name).write_bytes(self.store.read(name))
+            _copies[self.store.url, first] = str(folder / Path(first).name)
+        return _copies[self.store.url, first]
+
+
+def checked(tokenizer: RunTokenizer, survivors: Survivors, row_groups: Sequence[RowGroup]) -> RunTokenizer:
+    """Hold a fast engine to the reference on the first documents, once: no worker decides that for itself."""
+    if not row_groups:
+        return tokenizer
+    batch, _ = survivors.read(row_groups[0])
+    if tokenizer.load().check(batch.column("text").slice(0, CHECKED_DOCUMENTS)):
+        return tokenizer
+    return replace(tokenizer, engine="reference")
 
 
 def run_tokenizer(directory: str) -> Callable[[Sequence[int]], str]:
     """Give the decoder of a run's own tokenizer."""
     run = Store(directory)
     try:
-        stage = json.loads(run.read("manifest.json"))["stages"]["tokenizer"]
+        manifest = json.loads(run.read("manifest.json"))
     except FileNotFoundError as error:
         raise RequestError(f"{directory} holds no finished run: there is no manifest.json") from error
+    stage = manifest["stages"]["tokenizer"]
     if stage is None:
         raise RequestError(f"{directory} holds no tokens: its recipe asked for text alone")
     store = run.child(f"tokenizer/{stage}")
     made = json.loads(store.read("receipts/tokenizer.json"))
-    decode: Callable[[Sequence[int]], str] = load_tokenizer(local_copy(store, made["file"])).decode
-    return decode
+    return RunTokenizer(store, tuple(made["files"]), manifest["recipe"]["tokenizer"]["eos"]).load().decode

@@ -1,0 +1,92 @@
+"""The ingest's receipts reduced to two tables: a row per part, a row per row group. What comes after reads these."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..sharding.store import Store
+from .match import Part
+from .recipe import digest
+from .stage import Receipt
+from .survivors import RowGroup
+
+PARTS = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("source", pa.string()),
+        ("path", pa.string()),  # of the part's first file
+        ("start", pa.int64()),
+        ("documents_object", pa.string()),
+        ("ledger_object", pa.string()),
+        ("documents", pa.int64()),
+        ("bytes", pa.int64()),
+        ("id_sum", pa.string()),
+    ]
+)
+ROW_GROUPS = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("row_group", pa.int32()),
+        ("stream", pa.string()),
+        ("documents", pa.int64()),
+        ("bytes", pa.int64()),
+        ("id_sum", pa.string()),
+    ]
+)
+
+
+def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[Part], list[RowGroup]]:
+    """Number the parts in the order of (input, path, range); a part's key names its place and its content."""
+    parts, groups = [], []
+    ordered = sorted(receipts, key=lambda receipt: (receipt["source"], receipt["path"], receipt["start"]))
+    for number, receipt in enumerate(ordered):
+        name = receipt["documents"]
+        key = digest([receipt["source"], receipt["path"], receipt["start"], name])
+        row = 0
+        for at, group in enumerate(receipt["row_groups"]):
+            counts = (group["documents"], group["bytes"], group["id_sum"])
+            groups.append(RowGroup(number, key, name, at, row, group["stream"], *counts))
+            row += group["documents"]
+        parts.append(Part(number, key, store, name, row))
+    return parts, groups
+
+
+def write_tables(
+    store: Store, receipts: Sequence[Receipt], parts: Sequence[Part], groups: Sequence[RowGroup]
+) -> dict[str, str]:
+    """Commit both tables under the stage; give their names in it."""
+    by_object = {receipt["documents"]: receipt for receipt in receipts}
+    rows: list[dict[str, Any]] = []
+    for part in parts:
+        receipt = by_object[part.name]
+        rows.append(
+            {
+                **{name: receipt[name] for name in ("source", "path", "start")},
+                "part": part.number,
+                "documents_object": part.name,
+                "ledger_object": receipt["ledger"],
+                "documents": part.documents,
+                "bytes": sum(group["bytes"] for group in receipt["row_groups"]),
+                "id_sum": receipt["tally"]["id_sum_kept"],
+            }
+        )
+    names = ROW_GROUPS.names
+    listed = [
+        dict(zip(names, (g.part, g.number, g.stream, g.documents, g.bytes, g.id_sum), strict=True)) for g in groups
+    ]
+    return {
+        "parts": put_table(store, pa.Table.from_pylist(rows, PARTS), "parts"),
+        "row_groups": put_table(store, pa.Table.from_pylist(listed, ROW_GROUPS), "row_groups"),
+    }
+
+
+def put_table(store: Store, table: pa.Table, name: str) -> str:
+    """Commit a table as a Parquet object."""
+    body = io.BytesIO()
+    pq.write_table(table, body, compression="zstd")
+    return store.put(body.getvalue(), f"{name}-", ".parquet")
