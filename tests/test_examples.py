@@ -76,7 +76,8 @@ def test_example_recipes_are_valid(recipe: str) -> None:
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [body for name, body in fenced if name == language]
 
 
 def test_every_command_in_readme_is_one_that_exists() -> None:
@@ -100,7 +101,7 @@ def test_the_python_blocks_of_readme_run(quickstart: tuple[Path, dict[str, Any]]
 
 
 def test_the_tree_in_readme_is_true() -> None:
-    tree = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "pyproject.toml" in block)
+    tree = next(block for block in blocks("") if "pyproject.toml" in block)
     named: set[str] = set()
     folder = ""
     for line in tree.splitlines():
