@@ -34,7 +34,7 @@ def ingest_stage(recipe: Recipe, run: Any) -> Stage:
     value = {
         "inputs": {name: item.model_dump(mode="json", exclude={"path"}) for name, item in recipe.inputs.items()},
         "steps": [step_fingerprint(step) for step in recipe.steps],
-        "streams": recipe.tokens.streams if recipe.tokens else (),
+        "streams": recipe.tokens.model_dump(mode="json")["streams"] if recipe.tokens else [],
         "score_rejected": recipe.score_rejected,
         "rejected_text": recipe.rejected_text,
         "quarantine": sorted(recipe.quarantine),
@@ -85,7 +85,8 @@ class Ingest:
         """Read the task's files, apply the steps, write documents and ledger; give the receipt."""
         streams = self.recipe.tokens.streams if self.recipe.tokens else ()
         writer = PartWriter(folder, output_schema(self.recipe.steps), streams, self.recipe.rejected_text)
-        missing = [name for name in streams if name not in writer.document_schema.names]
+        columns = [stream if isinstance(stream, str) else stream.column for stream in streams]
+        missing = [name for name in columns if name not in writer.document_schema.names]
         if missing:
             raise RunError(
                 f"tokens.streams: no step gives the column {missing[0]!r}; there are "

@@ -20,6 +20,7 @@ import xxhash
 
 from ..transforms.schema import DOCUMENT, id_sum, id_words
 from ..transforms.step import Outcome
+from .recipe import Bucket
 
 ROW_GROUP_BYTES = 8 << 20
 HELD_BYTES = 256 << 20
@@ -75,12 +76,23 @@ def text_bytes(batch: pa.RecordBatch) -> np.ndarray:
     return np.asarray(size.to_numpy(zero_copy_only=False), np.int64)
 
 
-def stream_names(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Array:
+def stream_names(batch: pa.RecordBatch, streams: Sequence[str | Bucket]) -> pa.Array:
     """Name each row's stream: the values of the recipe's stream columns joined by `/`; no columns, one stream."""
-    if not columns:
+    if not streams:
         return pa.array(["all"] * len(batch), pa.string())
-    values = [pc.fill_null(batch.column(name).cast(pa.string()), "none") for name in columns]
+    values = [pc.fill_null(_stream_values(batch, stream), "none") for stream in streams]
     return pc.binary_join_element_wise(*values, "/") if len(values) > 1 else values[0]
+
+
+def _stream_values(batch: pa.RecordBatch, stream: str | Bucket) -> pa.Array:
+    """Give a stream column as names: its values, or the number of the bucket that each falls into, `score-2`."""
+    if isinstance(stream, str):
+        return batch.column(stream).cast(pa.string())
+    column = batch.column(stream.column)
+    values = column.fill_null(0).to_numpy(zero_copy_only=False)
+    names = np.array([f"{stream.column}-{number}" for number in range(len(stream.cuts) + 1)], object)
+    found = names[np.searchsorted(stream.cuts, values, side="right")]
+    return pc.if_else(column.is_valid(), pa.array(found, pa.string()), pa.scalar(None, pa.string()))
 
 
 @dataclass
@@ -118,7 +130,7 @@ class Tally:
 class PartWriter:
     """Write one ingest task's two files, row by row group."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, streams: Sequence[str], rejected_text: str) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, streams: Sequence[str | Bucket], rejected_text: str) -> None:
         self.streams = tuple(streams)
         self.rejected_text = rejected_text
         self.tally = Tally()

@@ -19,6 +19,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -176,10 +177,24 @@ class PackChoice(Frozen):
     policy: Literal["concat", "best_fit"] = "best_fit"
 
 
+class Bucket(Frozen):
+    """A column of numbers parted by literal cuts: a value equal to a cut belongs to the bucket above it."""
+
+    column: str
+    cuts: tuple[float, ...] = Field(min_length=1)
+
+    @field_validator("cuts")
+    @classmethod
+    def _rising(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
+        if list(cuts) != sorted(set(cuts)):
+            raise ValueError("cuts rise, and none stands twice")
+        return cuts
+
+
 class Tokens(Frozen):
     """The token files: streams, validation split, packs."""
 
-    streams: tuple[str, ...] = ()  # columns whose values part the data, e.g. [source, language]
+    streams: tuple[str | Bucket, ...] = ()  # columns whose values part the data: [source, {column: …, cuts: […]}]
     validation: float = Field(0.0, ge=0.0, lt=1.0)  # share of documents, by keyed hash of the id
     packs: tuple[PackChoice, ...] = Field((PackChoice(length=2048),), min_length=1)
     shard_bytes: int = Field(512 * MiB, ge=1)  # of text

@@ -188,6 +188,10 @@ def test_streams_part_the_data(corpus: Path, tmp_path: Path) -> None:
     value["tokens"]["streams"] = ["source"]
     manifest = go(value, tmp_path / "right")
     assert set(manifest["streams"]) == {"train/docs", "validation/docs"}
+    value["steps"] = [{"gopher_quality": {"min_stop_words": None}}]
+    value["tokens"]["streams"] = [{"column": "gopher_quality.words", "cuts": [150, 300]}]
+    bucketed = go(value, tmp_path / "right")
+    assert {f"train/gopher_quality.words-{number}" for number in range(3)} <= set(bucketed["streams"])
 
 
 def test_small_shards_hold_the_same_documents(finished: tuple[Path, Value], corpus: Path, tmp_path: Path) -> None:
