@@ -1,8 +1,8 @@
 """Train a small GPT on a run's tokens, on a CPU or a GPU; stop it, start it again, and the losses are the same.
 
     penstock run examples/quickstart.yaml
-    python examples/train_gpt.py quickstart-run --pack best_fit-512 --steps 60
-    python examples/train_gpt.py quickstart-run --pack best_fit-512 --steps 120      # goes on at step 60
+    python examples/train_gpt.py runs/quickstart --pack best_fit-512 --steps 60
+    python examples/train_gpt.py runs/quickstart --pack best_fit-512 --steps 120      # goes on at step 60
 
 The checkpoint holds model, optimizer and the loader's state: a few integers, the same on every rank. Documents do not
 see each other: attention stays within a document, and no loss is taken across its end. On a CPU the losses of a resumed
