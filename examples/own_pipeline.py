@@ -22,7 +22,7 @@ from penstock.transforms import ExtractHtml
 from penstock.transforms.readers import Fields, Piece, list_files, read
 
 HERE = Path(__file__).parent
-STEPS = ["extract_html", "language_id", "gopher_repetition", {"gopher_quality": {"min_stop_words": None}}]
+STEPS = ("extract_html", "language_id", "gopher_repetition", {"gopher_quality": {"min_stop_words": None}})
 
 
 def train_vocabulary(source: str, path: Path) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .ptransforms import ApplySteps, ReadDocuments, Tokenize, WriteShards
 
 _LAZY = dict.fromkeys(("ReadDocuments", "ApplySteps", "Tokenize", "WriteShards"), ".ptransforms")
-__all__ = list(_LAZY)
+__all__ = ["ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"]
 
 
 def __getattr__(name: str) -> Any:

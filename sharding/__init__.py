@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .loader import StreamingLoader
 
 _LAZY = {"StreamingLoader": ".loader"}
-__all__ = list(_LAZY)
+__all__ = ["StreamingLoader"]
 
 
 def __getattr__(name: str) -> Any:

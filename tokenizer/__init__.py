@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .vocab import Tokenizer, load_tokenizer
 
 _LAZY = {"Tokenizer": ".vocab", "load_tokenizer": ".vocab"}
-__all__ = list(_LAZY)
+__all__ = ["Tokenizer", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,15 +31,23 @@ _MOST_TOKENS = 2**31 - 1  # offsets of an Arrow list
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids. Everything but `engine` is decided by the vocabulary file."""
+    """Text to ids. Everything but `engine` is decided by the vocabulary file.
+
+    vocab_size: largest id + 1. dtype: uint16 where vocab_size <= 65536, else uint32. fingerprint: SHA-256 of behaviour,
+    in hex.
+    """
 
     name: str
-    vocab_size: int  # largest id + 1
+    vocab_size: int
     eos_id: int | None
     bos_id: int | None
-    dtype: np.dtype[Any]  # uint16 where vocab_size <= 65536, else uint32
-    engine: str
-    fingerprint: str  # SHA-256 of behaviour, in hex
+    dtype: np.dtype[Any]
+    fingerprint: str
+
+    @property
+    def engine(self) -> str:
+        """Name the library that encodes."""
+        ...
 
     def encode(self, texts: pa.Array) -> pa.ListArray:
         """Give the ids of each text as list<uint16> or list<uint32>: no BOS, no EOS, null as empty."""

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .c4 import C4Quality
+    from .extract import ExtractHtml
+    from .fineweb import FineWebQuality
+    from .gopher import GopherQuality, GopherRepetition
+    from .language import LanguageId
+    from .minhash import MinHash
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -24,7 +32,7 @@ KINDS = {
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
 }
-__all__ = list(STEPS)
+__all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "GopherRepetition", "LanguageId", "MinHash"]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,7 +109,8 @@ def first_reason(rules: Mapping[str, NDArray[np.bool_]], rows: int | None = None
 
 def ratio(count: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
     """Divide counts once, as Python divides integers; nothing of nothing is 0.0."""
-    return np.divide(count, total, out=np.zeros(len(total)), where=np.asarray(total) > 0)
+    shares: NDArray[np.float64] = np.divide(count, total, out=np.zeros(len(total)), where=np.asarray(total) > 0)
+    return shares
 
 
 def above(values: NDArray[Any], threshold: float | None) -> NDArray[np.bool_]:

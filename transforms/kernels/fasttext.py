@@ -253,7 +253,7 @@ def _find_entry(text: Bytes, start: int, end: int, tables: Tables) -> int:
             while same < end - start and tables.names[name + same] == text[start + same]:
                 same += 1
             if same == end - start:
-                return entry
+                return int(entry)
         slot = (slot + 1) & (len(tables.slots) - 1)
     return -1
 
@@ -309,7 +309,7 @@ def exp(x: float) -> float:
     middle = (1 / 24 + r * (1 / 120)) + (1 / 720 + r * (1 / 5040)) * r2
     high = (1 / 40320 + r * (1 / 362880)) + (1 / 3628800 + r * (1 / 39916800)) * r2
     total = low + (middle + high * (r2 * r2)) * (r2 * r2)
-    return total * np.int64((np.int64(power) + 1023) << 52).view(np.float64)
+    return float(total * np.int64((np.int64(power) + 1023) << 52).view(np.float64))
 
 
 @kernel
