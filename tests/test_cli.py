@@ -94,13 +94,12 @@ def test_a_full_disk_is_exit_code_1_and_the_run_goes_on_afterwards(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["run", str(recipe_file), "--output", str(tmp_path / "out"), "--quiet"]
-    from penstock.sharding import roots
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(roots.os, "fsync", full)
+        patch.setattr("os.fsync", full)
         fails(capsys, 1, words, "full")
     assert main(words) == 0
 
