@@ -6,8 +6,8 @@ import json
 import re
 import runpy
 import shlex
-import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,18 @@ from penstock.pipelines.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-README_LINES = README.splitlines()
+Quickstart = tuple[Path, dict[str, Any]]  # a run's folder and its manifest
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     """The README's main job, run once."""
     output = tmp_path_factory.mktemp("quickstart")
     assert main(["run", str(ROOT / "examples" / "quickstart.yaml"), "--output", str(output), "--quiet"]) == 0
     return output, json.loads((output / "manifest.json").read_bytes())
 
 
-def test_the_quickstart_adds_up_and_has_rows_in_both_packs_and_splits(quickstart: tuple[Path, dict[str, Any]]) -> None:
+def test_the_quickstart_adds_up_and_has_rows_in_both_packs_and_splits(quickstart: Quickstart) -> None:
     from penstock.sharding import StreamingLoader
 
     output, manifest = quickstart
@@ -43,10 +43,8 @@ def test_the_quickstart_adds_up_and_has_rows_in_both_packs_and_splits(quickstart
             assert batch.tokens.shape == (2, int(pack.rpartition("-")[2]))
 
 
-def test_the_quickstart_gives_the_tokens_that_are_pinned(quickstart: tuple[Path, dict[str, Any]]) -> None:
+def test_the_quickstart_gives_the_tokens_that_are_pinned(quickstart: Quickstart) -> None:
     """Change this only with what decides bytes: a step's version, an extractor's, the tokenizer's, the format's."""
-    from importlib import metadata
-
     pinned = json.loads((ROOT / "tests" / "data" / "quickstart.json").read_text())
     here = {name: metadata.version(name) for name in pinned["versions"]}
     if here != pinned["versions"]:
@@ -54,14 +52,16 @@ def test_the_quickstart_gives_the_tokens_that_are_pinned(quickstart: tuple[Path,
     assert quickstart[1]["tokens_sha256"] == pinned["tokens_sha256"]
 
 
-def test_a_row_is_traced_to_its_documents(quickstart: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_is_traced_to_its_documents(quickstart: Quickstart, capsys: pytest.CaptureFixture[str]) -> None:
     output, _ = quickstart
     assert main(["trace", str(output), "--shard", "0", "--row", "0", "--pack", "best_fit-512"]) == 0
     assert "https://" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", ["dedup_only", "own_pipeline"])
-def test_example_scripts_run(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_scripts_run(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script])
     with pytest.raises(SystemExit) as stop:
@@ -90,7 +90,9 @@ def test_every_command_in_readme_is_one_that_exists() -> None:
         parser.parse_args(words[: words.index("--")] if "--" in words else words)
 
 
-def test_the_python_blocks_of_readme_run(quickstart: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_blocks_of_readme_run(
+    quickstart: Quickstart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(quickstart[0])
     monkeypatch.chdir(tmp_path)
@@ -117,7 +119,7 @@ def test_the_tree_in_readme_is_true() -> None:
         assert found[3], f"README says nothing of {name}"
     for path in named:
         assert (ROOT / path).exists(), f"README names {path}, which is not there"
-    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
-    rooms = [path for path in listed if path.split("/")[0] in ("pipelines", "transforms", "tokenizer", "sharding")]
-    missing = [path for path in rooms if path not in named and not path.endswith("__init__.py") and path.count("/") == 1]
-    assert not missing, f"README's tree does not name {missing}"
+    rooms = ("pipelines", "transforms", "tokenizer", "sharding")
+    modules = {f"{room}/{path.name}" for room in rooms for path in (ROOT / room).glob("*.py")}
+    missing = {module for module in modules - named if not module.endswith("/__init__.py")}
+    assert not missing, f"README's tree does not name {sorted(missing)}"
