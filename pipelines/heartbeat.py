@@ -1,5 +1,8 @@
 """A sign of life from inside a long task: records and bytes done, and the record at hand (local runs only).
 
+A task that meets the sign of one that died goes through the same batch row by row first, each row named before it is
+touched; so the second death names the record that kills, which the recipe's `quarantine` can then set aside.
+
 It lies beside the run, is no part of any result, and is gone when the task ends; after a crash it names where it
 happened.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,17 +31,36 @@ class Heartbeat:
         self._path: Path | None = run.local(f"{FOLDER}/{key}.json")
         self._said: dict[str, Any] = {"stage": stage, "records": 0, "bytes": 0, "at": None}
         self._last = 0.0
+        self._left: dict[str, Any] | None = None
 
     def __enter__(self) -> Heartbeat:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            left = [beat for beat in heartbeats_in(self._path.parent) if beat["task"] == self._path.stem]
+            self._left = left[0]["at"] if left else None
         return self
 
     def at(self, source: str, path: str, batch: pa.RecordBatch) -> None:
-        """Say which records are at hand."""
+        """Say which records are at hand, before they are touched."""
         self._said["records"] += len(batch)
+        self._name(source, path, batch)
+
+    def rehearse(self, source: str, path: str, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Give a batch row by row, each named first, where an earlier process died in it; else nothing."""
+        if self._left is None or not len(batch) or (source, path) != (self._left["source"], self._left["path"]):
+            return
+        places = batch.column("place")
+        if places[0].as_py() <= self._left["last"] and places[len(batch) - 1].as_py() >= self._left["first"]:
+            for row in range(len(batch)):
+                self._name(source, path, batch.slice(row, 1))
+                yield batch.slice(row, 1)
+
+    def _name(self, source: str, path: str, batch: pa.RecordBatch) -> None:
         if len(batch):
-            self._said["at"] = f"{source}/{path}#{batch.column('place')[0]}..{batch.column('place')[len(batch) - 1]}"
+            places = batch.column("place")
+            first, last = places[0].as_py(), places[len(batch) - 1].as_py()
+            self._said["at"] = {"source": source, "path": path, "first": first, "last": last}
+            self._last = 0.0
         self._write()
 
     def add(self, records: int, size: int) -> None:
@@ -47,7 +70,7 @@ class Heartbeat:
         self._write()
 
     def file_done(self, size: int) -> None:
-        """Count a file's bytes."""
+        """Count the bytes of a file, or of a range of one."""
         self._said["bytes"] += size
         self._write()
 
@@ -69,10 +92,37 @@ class Heartbeat:
 def heartbeats(run: Store) -> list[dict[str, Any]]:
     """Read the signs of life of tasks now running."""
     folder = run.local(FOLDER)
+    return heartbeats_in(folder) if folder is not None and folder.is_dir() else []
+
+
+def heartbeats_in(folder: Path) -> list[dict[str, Any]]:
+    """Read the signs of life in a folder."""
     found = []
-    for path in sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else ():
+    for path in sorted(folder.glob("*.json")):
         try:
             found.append({**json.loads(path.read_text(encoding="utf-8")), "task": path.stem})
         except (OSError, ValueError):  # gone or half written: the next look will tell
             continue
     return found
+
+
+def deaths(run: Store) -> list[str]:
+    """Say, of each task that ended without an end, what it was at; a single record is one that can be set aside."""
+    said = []
+    for beat in heartbeats(run):
+        at = beat.get("at")
+        if at is None:
+            continue
+        name = f"{at['source']}/{at['path']}#{at['first']}"
+        if at["first"] == at["last"]:
+            said.append(f"a process ended while at {name}; `quarantine: [{name}]` in the recipe sets that record aside")
+        else:
+            said.append(f"a process ended between {name} and #{at['last']}; the next run names the record")
+    return said
+
+
+def forget(run: Store) -> None:
+    """Remove the signs that tasks of unfinished runs left, once a run is complete."""
+    folder = run.local(FOLDER)
+    for path in folder.glob("*.json") if folder is not None and folder.is_dir() else ():
+        path.unlink(missing_ok=True)

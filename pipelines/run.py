@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import RunError
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .corpus import TextTask, WriteText, text_stage
+from .heartbeat import deaths, forget
 from .ingest import Ingest, ingest_stage, warm
 from .match import Part, match, match_stage, warm_match
 from .parts import number_parts, write_tables
@@ -62,7 +64,12 @@ class Run:
             options = replace(options, in_process=True)
         elif options.runner != "local":
             self.options = options = self.ending.enter_context(session(options, self.progress.say))
-        run_job(job, options)
+        try:
+            run_job(job, options)
+        except RunError as error:
+            if found := [said for said in deaths(self.store) if said.startswith("a process ended while at ")]:
+                raise type(error)("; ".join([str(error), *found])) from error
+            raise
 
 
 def run(
@@ -88,6 +95,8 @@ def run(
     # Workers import custom steps from where this process found them.
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([path for path in sys.path if path] + [os.getcwd()]))
     state = Run(recipe, store, chosen, Progress(quiet=quiet))
+    for said in deaths(store):
+        state.progress.say(f"earlier, {said}")
     with state.ending:
         return stages(state)
 
@@ -264,6 +273,7 @@ def conclude(state: Run, receipts: Sequence[Receipt], dropped: int, tokens: Gene
         check("documents kept ≠ documents in shards", manifest["kept"], sum(shard.documents for shard in tokens.shards))
     crash_point("manifest-about-to-be-put")
     state.store.replace("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    forget(state.store)
     with state.progress.phase("report"):
         write_report(state.store, manifest)
     return manifest

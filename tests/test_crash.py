@@ -5,21 +5,26 @@ Children are forked, so that each starts with everything imported and compiled.
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import penstock.pipelines.run as _run_module
 from penstock import Recipe, run
+from penstock.pipelines.heartbeat import deaths
 from penstock.pipelines.ingest import warm
 from penstock.pipelines.match import warm_match
-from penstock.sharding.store import CRASH_POINTS
+from penstock.sharding.store import CRASH_POINTS, Store
+from penstock.transforms.step import Outcome, StepModel
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -67,8 +72,6 @@ def expected(value: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def tokens_sha256(output: Path) -> str:
-    import json
-
     return str(json.loads((output / "manifest.json").read_bytes())["tokens_sha256"])
 
 
@@ -106,6 +109,37 @@ def test_two_runs_at_once_on_one_directory(value: dict[str, Any], expected: str,
     children = [fork(lambda: run(recipe, tmp_path, quiet=True)) for _ in range(2)]
     assert [ended(child) for child in children] == [0, 0]
     assert tokens_sha256(tmp_path) == expected
+
+
+class KillsAt(StepModel):
+    """Dies with the process at one document."""
+
+    kind: str = "kills_at"
+    key: str = "k77"
+
+    def apply(self, batch: pa.RecordBatch) -> Outcome:
+        if self.key in batch.column("source_id").to_pylist():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Outcome(batch, pa.nulls(len(batch), pa.string()))
+
+
+def test_a_record_that_kills_is_named_and_can_be_set_aside(
+    value: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    deadly = Recipe.from_value({**value, "steps": [KillsAt()]})
+    assert ended(fork(lambda: run(deadly, tmp_path, quiet=True))) == -signal.SIGKILL
+    assert "the next run names the record" in deaths(Store(tmp_path))[0]
+    assert ended(fork(lambda: run(deadly, tmp_path, quiet=True))) == -signal.SIGKILL
+    (said,) = deaths(Store(tmp_path))
+    name = re.search(r"quarantine: \[(docs/part-\d\.jsonl#\d+)\]", said)
+    assert name
+    path, _, place = name[1].removeprefix("docs/").partition("#")
+    line = (Path(value["inputs"]["docs"]["path"]) / path).read_bytes()[int(place) :].splitlines()[0]
+    assert json.loads(line)["key"] == "k77"
+    saved = Recipe.from_value({**value, "steps": [KillsAt()], "quarantine": [name[1]]})
+    assert ended(fork(lambda: run(saved, tmp_path, quiet=True))) == 0
+    assert json.loads((tmp_path / "manifest.json").read_bytes())["quarantined"] == 1
+    assert deaths(Store(tmp_path)) == []
 
 
 def test_the_run_module_registers_its_crash_points() -> None:
