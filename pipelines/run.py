@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from .. import RunError
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
+from .chunks import chunk, tasks_of
 from .corpus import TextTask, WriteText, text_stage
 from .heartbeat import deaths, forget
 from .ingest import Ingest, ingest_stage, warm
@@ -65,7 +66,7 @@ class Run:
         elif options.runner != "local":
             self.options = options = self.ending.enter_context(session(options, self.progress.say))
         try:
-            run_job(job, options)
+            run_job(chunk(job, self.store), options)
         except RunError as error:
             if found := [said for said in deaths(self.store) if said.startswith("a process ended while at ")]:
                 raise type(error)("; ".join([str(error), *found])) from error
@@ -144,7 +145,7 @@ def documents(state: Run, tasks: Sequence[IngestTask]) -> list[Receipt]:
     keys = [task.key for task in tasks]
     with state.progress.stage(stage, "documents", keys):
         if not set(keys) <= stage.committed():
-            job = Job("ingest", chunks, Ingest(stage, state.recipe), expand=_tasks_of_chunk)
+            job = Job("ingest", chunks, Ingest(stage, state.recipe), expand=tasks_of)
             state.launch(job, len(tasks), input_weight(tasks))
     receipts = stage.receipts(keys)
     for receipt in receipts:
@@ -152,10 +153,6 @@ def documents(state: Run, tasks: Sequence[IngestTask]) -> list[Receipt]:
     crash_point("stage-done")
     state.costs["documents"] = cost(receipts)
     return receipts
-
-
-def _tasks_of_chunk(chunk: Any) -> Iterable[IngestTask]:
-    return list(chunk.tasks())
 
 
 def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], list[Part]]:

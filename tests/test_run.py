@@ -299,3 +299,14 @@ def test_uint16_where_the_vocabulary_fits(finished: tuple[Path, Value]) -> None:
     assert data.generation.vocabulary.dtype == "uint16"
     reader = data.reader(0)
     assert int(np.max(reader.tokens(0, 50))) < 400
+
+
+def test_many_tasks_travel_by_name(finished: tuple[Path, Value], corpus: Path, tmp_path: Path) -> None:
+    import penstock.pipelines.chunks as module
+
+    value = recipe_over(corpus, task_bytes=20_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", 3)
+        many = go(value, tmp_path / "many")
+    assert list((tmp_path / "many" / "tasks").iterdir())
+    assert many["tokens_sha256"] == go(value, tmp_path / "few")["tokens_sha256"]
