@@ -56,10 +56,7 @@ class IngestTask:
     @property
     def bytes(self) -> int:
         """Count the bytes of input."""
-        return sum(
-            max(0, piece.end - piece.start) if piece.format == "jsonl" and piece.end >= 0 else piece.size
-            for piece in self.pieces
-        )
+        return sum(piece.bytes for piece in self.pieces)
 
 
 def make_task(number: int, pieces: Sequence[Piece], etags: Sequence[str]) -> IngestTask:

@@ -8,48 +8,27 @@ import json
 import random
 import zlib
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import zstandard
 from read_rows import Row, errors, rows_of
+from warc_files import HTML, PAGES, damage, http, page, record, write
 
 from penstock.transforms import inflate
 from penstock.transforms.inflate import decompress
 from penstock.transforms.warc import Frame, frames
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-HTML = b"Content-Type: text/html"
-
-
-def http(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
-    return b"\r\n".join([b"HTTP/1.1 " + status, *(headers or (HTML,)), b"", body])
-
-
-def record(number: int, block: bytes, kind: str = "response", length: int | None = None) -> bytes:
-    head = (
-        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:{number}>\r\nWARC-Date: 2024-02-03T04:05:06Z\r\n"
-    )
-    head += f"WARC-Target-URI: http://web.example/{number}\r\nContent-Type: application/http; msgtype={kind}\r\n"
-    size = len(block) if length is None else length
-    return head.encode() + f"Content-Length: {size}\r\n\r\n".encode() + block + b"\r\n\r\n"
-
-
-def page(number: int) -> bytes:
-    words = random.Random(number).choices([b"<p>", b"word", b"\r\n\r\n", b"<b>", b"\n"], k=8 + 6 * number * number)
-    return b"<html><body>page %d %s</body></html>" % (number, b" ".join(words))
-
-
-PAGES = [record(number, http(page(number))) for number in range(12)]
 
 
 def cut(data: bytes, packed: bool, largest: int = 1 << 20) -> list[Frame]:
     return list(frames(decompress(io.BytesIO(data), "gzip" if packed else "none"), largest))
 
 
-def write(path: Path, *parts: bytes) -> Path:
-    path.write_bytes(b"".join(parts))
-    return path
+def offsets(parts: list[bytes]) -> list[int]:
+    return [0, *accumulate(map(len, parts))]
 
 
 def html_of(rows: list[Row]) -> list[str | None]:
@@ -79,9 +58,10 @@ def test_each_response_is_one_row(tmp_path: Path, name: str) -> None:
         record(10, b"x", "resource"),
     ]
     parts += [record(11, b"web.example. 1 IN A 192.0.2.1").replace(b"application/http; msgtype=response", b"text/dns")]
-    rows = rows_of(write(tmp_path / name, *map(pack, parts)))
+    parts = [pack(part) for part in parts]
+    rows = rows_of(write(tmp_path / name, *parts))
     assert [row["url"] for row in rows] == [f"http://web.example/{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9, 11)]
-    assert [row["place"] for row in rows] == list(range(9))
+    assert [row["place"] for row in rows] == [offsets(parts)[number] for number in (1, 3, 4, 5, 6, 7, 8, 9, 11)]
     fates = [None, "http_status", "not_html", "empty", "empty", None, None, "not_html", "not_html"]
     assert [row["reason"] for row in rows] == [fate and f"read/{fate}" for fate in fates]
     assert html_of(rows) == [page(number).decode() for number in (1, 7, 8)]
@@ -115,25 +95,6 @@ def test_any_way_of_packing_gives_the_same_rows(tmp_path: Path, monkeypatch: pyt
             assert not any(frame.error for frame in found), (way, block)
 
 
-def damage(rng: random.Random, part: bytes) -> bytes:
-    """Hurt one record: a bit turned, an end cut off, bytes put in, taken out, blanked or left behind."""
-    at, out = rng.randrange(1, len(part)), bytearray(part)
-    kind = rng.choice(["flip", "cut", "insert", "delete", "blank", "append"])
-    if kind == "flip":
-        out[at] ^= 1 << rng.randrange(8)
-    elif kind == "cut":
-        del out[at:]
-    elif kind == "insert":
-        out[at:at] = rng.randbytes(rng.choice([1, 5, 500, 5000]))
-    elif kind == "delete":
-        del out[at : at + rng.choice([1, 5, 50])]
-    elif kind == "blank":
-        out[at : at + 20] = bytes(len(out[at : at + 20]))
-    else:
-        out += b"GARBAGE\xff" * rng.choice([1, 3, 30_000])
-    return bytes(out)
-
-
 @pytest.mark.parametrize("packed", [True, False])
 def test_damage_to_one_record_harms_no_other(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [gzip.compress(one, 6, mtime=0) for one in PAGES] if packed else PAGES
@@ -149,6 +110,28 @@ def test_damage_to_one_record_harms_no_other(packed: bool, monkeypatch: pytest.M
         assert len(found) in range(len(PAGES), len(PAGES) + 3), seed  # the hurt record is there, whole or set aside
         if packed and len(found) == len(whole):
             assert PAGES[hurt][:-4] in whole, seed  # a checksum lets nothing else through
+
+
+def test_a_place_is_where_one_range_request_finds_the_record(tmp_path: Path) -> None:
+    packed = [gzip.compress(one) for one in PAGES]
+    bad = bytearray(packed[4])
+    bad[40:50] = bytes(10)
+    groups = [*packed[:2], gzip.compress(b"".join(PAGES[2:4])), bytes(bad), b"loose", packed[5], bytes(99), packed[6]]
+    at = offsets(groups)
+    rows = rows_of(write(tmp_path / "a.warc.gz", *groups))
+    assert [row["place"] for row in rows] == [at[0], at[1], at[2], at[2] + 1, at[3], at[5], at[7]]
+    assert [row["error"] is not None for row in rows] == [False] * 4 + [True] + [False] * 2
+    garbage = b"no record\r\n\r\n"
+    rows = rows_of(write(tmp_path / "a.warc", PAGES[0], garbage, PAGES[1]))
+    assert [row["place"] for row in rows] == offsets([PAGES[0], garbage])
+
+
+def test_rows_that_share_a_member_count_on(tmp_path: Path) -> None:
+    bare = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: 0\r\n\r\n\r\n\r\n"
+    first, dense = gzip.compress(PAGES[0]), gzip.compress(bare * 3000)
+    assert len(dense) < 3000  # rows that share it count on beyond it
+    rows = rows_of(write(tmp_path / "a.warc.gz", first, dense, gzip.compress(PAGES[1])))
+    assert [row["place"] for row in rows] == [0, *range(len(first), len(first) + 3001)]
 
 
 def test_a_truncated_gzip_says_so(tmp_path: Path) -> None:
@@ -182,9 +165,10 @@ def test_a_wrong_length_costs_its_record_alone(tmp_path: Path, wrong: str, packe
         PAGES[4],
         record(51, http(page(1)), length=length),
     ]
-    rows = rows_of(write(tmp_path / "a.warc", *(map(gzip.compress, parts) if packed else parts)))
+    parts = [gzip.compress(part) for part in parts] if packed else parts
+    rows = rows_of(write(tmp_path / "a.warc", *parts))
     assert html_of(rows) == [page(number).decode() for number in (0, 3, 4)]
-    assert [row["place"] for row in rows if row["error"]] == [1, 4]
+    assert [row["place"] for row in rows if row["error"]] == [offsets(parts)[1], offsets(parts)[4]]
     for row in rows:
         if row["error"]:
             assert any(word in row["error"] for word in words.split("|"))
@@ -309,3 +293,9 @@ def test_a_real_crawl() -> None:
     assert sum(row["reason"] == "read/http_status" for row in rows) == 3
     assert len(html_of(rows)) == 300
     assert not errors(rows)
+    with (SHARED / "web_small.warc.gz").open("rb") as file:
+        for row in rows:
+            file.seek(row["place"])
+            head = zlib.decompressobj(31).decompress(file.read(1 << 10))
+            assert b"\r\nWARC-Type: response\r\n" in head
+            assert f"\r\nWARC-Target-URI: {row['url']}\r\n".encode() in head

@@ -27,9 +27,10 @@ _SLICE = {"none": BLOCK, "gzip": 1 << 14, "zstd": 1 << 10}
 
 @dataclass(frozen=True)
 class Data:
-    """Decompressed bytes."""
+    """Decompressed bytes, and where in the file their member begins; a plain file is one, from where reading began."""
 
     body: bytes
+    member: int
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,26 @@ class MemberEnd:
 
 @dataclass(frozen=True)
 class Damage:
-    """Compressed bytes that cannot be read; what follows starts at the next member."""
+    """Compressed bytes that cannot be read, and where their member begins; what follows starts at the next member."""
 
     error: str
     raw: bytes
+    member: int
 
 
 Event = Data | MemberEnd | Damage
 
 
-def decompress(file: BinaryIO, codec: Codec) -> Iterator[Event]:
-    """Yield what a file holds. Plain files are Data alone."""
+def decompress(file: BinaryIO, codec: Codec, start: int = 0) -> Iterator[Event]:
+    """Yield what a file holds from byte `start`, where a member begins. Plain files are Data alone.
+
+    Events are those of the whole file from there on, damage and all: blocks are cut at the same bytes of the file.
+    """
+    source = _Source(file, start)
     if codec == "none":
-        while body := file.read(BLOCK):
-            yield Data(body)
+        while body := source.read():
+            yield Data(body, start)
         return
-    source = _Source(file)
     while source.skip_padding():
         yield from _member(source, codec)
 
@@ -62,9 +67,21 @@ def decompress(file: BinaryIO, codec: Codec) -> Iterator[Event]:
 class _Source:
     """The compressed bytes around where we read: `block[at:]` is still to come."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, start: int) -> None:
         self.file, self.block, self.at = file, b"", 0
-        self.member = 0  # where the member that is being read begins; behind 0 where it began before the block
+        self.end = file.seek(start)  # of the block, in the file
+        self.member = start  # where in the file the member that is being read begins
+
+    def read(self) -> bytes:
+        """Read on to the next multiple of a block's size."""
+        body = self.file.read(BLOCK - self.end % BLOCK)
+        self.end += len(body)
+        return body
+
+    def begin_member(self) -> int:
+        """Note that a member begins here; give its place in the file."""
+        self.member = self.end - len(self.block) + self.at
+        return self.member
 
     def more(self) -> bool:
         """Read the next block when this one is used up; false at the end of the file.
@@ -73,8 +90,7 @@ class _Source:
         """
         if self.at < len(self.block):
             return True
-        kept, block = self.block[-KEPT:], self.file.read(BLOCK)
-        self.member -= len(self.block) - len(kept)
+        kept, block = self.block[-KEPT:], self.read()
         self.block, self.at = kept + block, len(kept)
         return bool(block)
 
@@ -89,7 +105,7 @@ class _Source:
 
     def resync(self, codec: Codec) -> bytes:
         """Go to the next member that can be read behind the start of this one; give the first bytes passed over."""
-        self.at = max(self.member, 0)
+        self.at = max(self.member - (self.end - len(self.block)), 0)  # 0 where it began before the block
         passed = bytearray(self.block[self.at : self.at + 1])
         self.at += 1
         while True:
@@ -99,7 +115,7 @@ class _Source:
             self.at = end
             more = b""
             if found < 0 or len(self.block) - found < PROBE:
-                more = self.file.read(BLOCK)
+                more = self.read()
                 self.block, self.at = self.block[self.at :] + more, 0
             if found >= 0:
                 if _starts(self.block[self.at : self.at + PROBE], codec):
@@ -127,20 +143,20 @@ def _starts(head: bytes, codec: Codec) -> bool:
 def _member(source: _Source, codec: Codec) -> Iterator[Event]:
     """Yield one member; on damage, move on to the next one that can be read."""
     inflate, step = _decompressor(codec), _SLICE[codec]
-    source.member = source.at
+    member = source.begin_member()
     while not inflate.eof:
         if not source.more():
-            yield Damage(f"the {codec} stream ends before its end mark: the file is cut short", b"")
+            yield Damage(f"the {codec} stream ends before its end mark: the file is cut short", b"", member)
             return
         piece = source.block[source.at : source.at + step]
         try:
             body = inflate.decompress(piece)
         except (zlib.error, zstandard.ZstdError):
-            yield Damage(f"the {codec} stream is damaged", source.resync(codec))
+            yield Damage(f"the {codec} stream is damaged", source.resync(codec), member)
             return
         source.at += len(piece)
         if body:
-            yield Data(body)
+            yield Data(body, member)
     source.at -= len(inflate.unused_data)
     yield MemberEnd()
 

@@ -19,6 +19,7 @@ from .rows import LARGEST_RECORD, Fields, Piece
 from .step import Outcome
 from .tables import check_schema, read_parquet, read_text
 from .warc import read_warc
+from .warc_cuts import find_cuts
 
 __all__ = ["Fields", "FileEntry", "Piece", "check_fields", "detect_format", "list_files", "read", "split"]
 
@@ -59,7 +60,7 @@ def check_fields(entry: FileEntry, format: str, fields: Fields) -> None:
 def split(entry: FileEntry, format: str, task_bytes: int) -> list[tuple[int, int]]:
     """Cut a file into ranges of about `task_bytes`, as `Piece` has them: [(start, end), …], which cover it exactly.
 
-    Plain JSONL is cut by bytes and Parquet by row groups; other files are one range, (0, -1).
+    Plain JSONL is cut by bytes, WARC where records begin, Parquet by row groups; other files are one range, (0, -1).
     """
     if task_bytes < 1:
         raise InputError(f"task_bytes is {task_bytes}; it must be at least 1")
@@ -67,6 +68,8 @@ def split(entry: FileEntry, format: str, task_bytes: int) -> list[tuple[int, int
         parts = -(-entry.size // task_bytes)
         cuts = [entry.size * part // parts for part in range(parts + 1)]
         return list(pairwise(cuts))
+    if format == "warc" and entry.size > task_bytes and (found := find_cuts(entry.url, entry.size, task_bytes)):
+        return list(pairwise([0, *found, entry.size]))
     if format == "parquet" and entry.size > task_bytes and (table := _parquet(entry)) is not None:
         groups = [table.metadata.row_group(group) for group in range(table.num_row_groups)]
         return _group_ranges([group.total_byte_size for group in groups], task_bytes)

@@ -25,8 +25,8 @@ _STRINGS = ("source_id", "url", "text", "html", "language", "metadata")
 class Piece:
     """One input file, or a range of one: what a reader is given.
 
-    `start` and `end` are bytes in plain JSONL (a line belongs to the range in which it starts) and row groups in
-    Parquet; elsewhere 0 and -1, the whole file.
+    `start` and `end` are bytes in plain JSONL (a line belongs to the range in which it starts) and in WARC (at both a
+    record begins, in gzip with its member), and row groups in Parquet; elsewhere 0 and -1, the whole file.
     """
 
     url: str
@@ -36,6 +36,12 @@ class Piece:
     size: int
     start: int = 0
     end: int = -1
+
+    @property
+    def bytes(self) -> int:
+        """Count the bytes of the file that are covered; for row groups, which do not say, the whole file's."""
+        ranged = self.format in ("jsonl", "warc") and self.end >= 0
+        return max(0, self.end - self.start) if ranged else self.size
 
 
 class Fields(BaseModel):

@@ -18,12 +18,17 @@ BATCH_BYTES = 8 << 20
 ID = pa.binary(16)
 
 #: What every reader yields. `html` is the decoded page of formats that need extraction, null elsewhere.
+#:
+#: `place` is a byte offset in the file as it is stored where that finds the bytes: of the line in plain JSONL, of the
+#: record in plain WARC, of the record's gzip member in gzipped WARC (as in Common Crawl's index; rows that share a
+#: member count on by one). Elsewhere it is an ordinal: of the line in compressed JSONL, of the row in Parquet; 0 in a
+#: text file. It never depends on how a file is cut into tasks.
 DOCUMENT = pa.schema(
     [
         pa.field("id", ID, nullable=False),  # 128-bit hash of (source, path, place)
         pa.field("source", pa.string(), nullable=False),  # name of the input in the recipe
         pa.field("path", pa.string(), nullable=False),  # of the file, relative to the input's root
-        pa.field("place", pa.int64(), nullable=False),  # ordinal of the record or row; byte offset in plain JSONL
+        pa.field("place", pa.int64(), nullable=False),  # in the file as stored: see below
         pa.field("source_id", pa.string()),  # the user's own id, where a column is mapped to it
         pa.field("url", pa.string()),
         pa.field("text", pa.string()),  # null until a page is extracted

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 
+from .. import RunError
 from .files import open_input
-from .inflate import MAGIC, Damage, Data, Event, MemberEnd, decompress
+from .inflate import MAGIC, Codec, Damage, Data, Event, MemberEnd, decompress
 from .pages import page_row
 from .rows import LARGEST_RECORD, RAW_BYTES, Piece, Rows
 from .step import Outcome
@@ -27,29 +29,73 @@ _RESPONSE = re.compile(rb"(?im)^warc-type:[ \t]*response[ \t]*\r?$")
 
 @dataclass(frozen=True)
 class Frame:
-    """One record as it lies in the file, or bytes that are none: then `error` says why."""
+    """One record as it lies in the file, or bytes that are none: then `error` says why.
+
+    It begins `into` bytes behind the start of what is decompressed from the member at byte `member` of the file.
+    """
 
     body: bytes
+    member: int
+    into: int
     error: str | None = None
 
 
 def read_warc(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
-    """Read a WARC file: a row for each response record and for each damaged place; `place` counts them."""
-    rows, place = Rows(piece), 0
+    """Read the records that begin in a piece: a row for each response record and for each damaged place.
+
+    `place` is where the row begins in the file as it is stored: a plain record's own offset, the offset of the gzip
+    member in which a record begins, as in Common Crawl's index. Rows that share a member count on from there by one.
+    Raises RunError where no record begins at the end of a range, which then was cut in the midst of one.
+    """
+    rows, last = Rows(piece), -1
     with open_input(piece.url, piece.size) as file:
-        packed = file.read(3) == MAGIC["gzip"]
-        file.seek(0)
-        for frame in frames(decompress(file, "gzip" if packed else "none"), largest):
+        codec = codec_of(file, piece.start)
+        for frame in _within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
+            place = max(offset_of(frame, codec), last + 1)
             if frame.error is not None:
                 rows.quarantine(place, frame.error, frame.body)
             elif _RESPONSE.search(frame.body, 0, frame.body.find(b"\r\n\r\n") + 2):
                 page_row(rows, place, frame.body, largest)
             else:
                 continue
-            place += 1
+            if 0 <= piece.end <= place:
+                raise _miscut(piece, f"records share gzip members, and one counts as byte {place}")
+            last = place
             if rows.full:
                 yield from rows.take()
     yield from rows.take()
+
+
+def codec_of(file: BinaryIO, start: int = 0) -> Codec:
+    """Tell how a WARC file is compressed by its bytes where a record begins."""
+    file.seek(start)
+    return "gzip" if file.read(3) == MAGIC["gzip"] else "none"
+
+
+def offset_of(frame: Frame, codec: Codec) -> int:
+    """Where in the file as it is stored a frame, or the gzip member that holds its start, begins."""
+    return frame.member if codec == "gzip" else frame.member + frame.into
+
+
+def _within(piece: Piece, codec: Codec, found: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield the frames that begin before the piece's end; hold the next one to begin there exactly."""
+    for frame in found:
+        at = offset_of(frame, codec)
+        if 0 <= piece.end <= at:
+            within = f", {frame.into} bytes into its gzip member" if codec == "gzip" and frame.into else ""
+            if at != piece.end or within:
+                raise _miscut(piece, f"the next record begins at byte {at}{within}")
+            return
+        yield frame
+    if 0 <= piece.end < piece.size:
+        raise _miscut(piece, f"no record begins between there and the end of the file at byte {piece.size}")
+
+
+def _miscut(piece: Piece, why: str) -> RunError:
+    return RunError(
+        f"{piece.path!r}: the range of bytes {piece.start} to {piece.end} does not end with a record: {why}; "
+        f"set task_bytes to {piece.size} or more, so that the file is read as a whole"
+    )
 
 
 def frames(events: Iterator[Event], largest: int) -> Iterator[Frame]:
@@ -71,12 +117,12 @@ def frames(events: Iterator[Event], largest: int) -> Iterator[Frame]:
         more = run.damage is not None
         open_member = run.marks[-1] if run.marks else 0
         if held is not None and run.damage is not None and end > open_member:
-            yield Frame(held.body[:RAW_BYTES], run.damage.error)
+            yield replace(held, body=held.body[:RAW_BYTES], error=run.damage.error)
             continue
         if held is not None:
             yield held
         if run.damage is not None:
-            yield Frame(run.damage.raw, run.damage.error)
+            yield Frame(run.damage.raw, run.damage.member, 0, run.damage.error)
 
 
 class _Run:
@@ -88,13 +134,18 @@ class _Run:
         self.at = 0  # place of buffer[0]
         self._ended = False
         self.marks: list[int] = []  # places where gzip members end
+        self._members: list[tuple[int, int]] = []  # places where they begin, and where in the file
         self.damage: Damage | None = None
 
     def cut(self, largest: int) -> Iterator[Frame]:
         """Yield frames until the run ends; `at` is then where the last one ends."""
         while self._skip_line_ends():
+            while len(self._members) > 1 and self._members[1][0] <= self.at:
+                del self._members[0]
+            place, member = self._members[0]
+            into = self.at - place
             error = self._fault(largest)
-            yield Frame(self._pass_over() if error else bytes(self._take(self._end)), error)
+            yield Frame(self._pass_over() if error else bytes(self._take(self._end)), member, into, error)
 
     def _fault(self, largest: int) -> str | None:
         """Say why the bytes at the front are not a whole record; null sets `_end`, where the record ends."""
@@ -124,6 +175,8 @@ class _Run:
             return False
         event = next(self._events, None)
         if isinstance(event, Data):
+            if not self._members or self._members[-1][1] != event.member:
+                self._members.append((self.at + len(self._buffer), event.member))
             self._buffer += event.body
         elif isinstance(event, MemberEnd):
             self.marks.append(self.at + len(self._buffer))
