@@ -5,7 +5,6 @@ They are the functions of `penstock run` without its tasks: nothing is committed
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,19 +14,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .. import RequestError, RunError
 from ..sharding.format import Generation, Pack, ShardEntry, Vocabulary, write_generation
-from ..sharding.shard import write_shard
 from ..sharding.store import Store
-from ..tokenizer.vocab import Tokenizer, require_eos
+from ..tokenizer.vocab import Tokenizer
 from ..transforms.readers import Fields, Piece, check_fields, detect_format, list_files, read, split
-from ..transforms.schema import id_words
 from ..transforms.step import Outcome, Step, with_columns
 from .ingest import apply_step
 from .ledger import keyed
-from .publish import Spool
+from .spool import Spool, vocabulary_of
 
 VOCABULARY = b"penstock.vocabulary"  # metadata of the column `tokens`: whose ids they are
 Sorted = tuple[pa.RecordBatch, list[pa.RecordBatch]]  # the rows that are kept, and those that fell out
@@ -81,14 +77,7 @@ def tally(fallen: pa.RecordBatch) -> dict[str, int]:
 def tokenize(batch: pa.RecordBatch, tokenizer: Tokenizer) -> pa.RecordBatch:
     """Add the column `tokens`: a list of ids a document, without BOS and EOS; its metadata say whose ids they are."""
     ids = tokenizer.encode(batch.column("text"))
-    vocabulary = Vocabulary(
-        dtype=np.dtype(tokenizer.dtype).name,
-        size=tokenizer.vocab_size,
-        fingerprint=tokenizer.fingerprint,
-        eos_id=require_eos(tokenizer),
-        bos_id=tokenizer.bos_id,
-        name=tokenizer.name,
-    )
+    vocabulary = vocabulary_of(tokenizer)
     field = pa.field("tokens", ids.type, metadata={VOCABULARY: json.dumps(vocabulary.to_json())})
     return batch.append_column(field, ids)
 
@@ -125,22 +114,9 @@ class ShardWriter:
             for batch in batches:
                 named = with_columns(batch.drop_columns(["tokens"]), {"text": pa.nulls(len(batch), pa.string())})
                 spool.add(named, batch.column("tokens"))
-            table = spool.close()
-            ids = table.column("id").combine_chunks()
-            order = np.lexsort((*id_words(ids).byteswap().T[::-1], keyed(ids, f"{self.seed} order")))
-            payload, ends = spool.ordered(order, Path(folder, "payload"))
-            documents = io.BytesIO()
-            pq.write_table(table.take(pa.array(order)), documents, compression="zstd", row_group_size=1 << 16)
-            entry = write_shard(
-                Store(self.output),
-                stream=self.stream,
-                number=number,
-                payload=payload,
-                ends=ends,
-                vocabulary=vocabulary,
-                packs=self.packs,
-                documents=documents.getvalue(),
-            )
+            spool.close()
+            order = spool.shuffled(self.seed)
+            entry = spool.put_shard(Store(self.output), self.stream, number, order, self.packs, Path(folder))
         return json.dumps({"vocabulary": vocabulary.to_json(), "shard": entry.to_json()}, sort_keys=True)
 
     def finish(self, entries: Sequence[str]) -> dict[str, str | int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,16 @@ import pyarrow.parquet as pq
 
 from .. import RequestError
 from ..sharding.format import Pack, ShardEntry, Vocabulary
-from ..sharding.shard import write_shard
 from ..sharding.store import Store
 from ..tokenizer import Tokenizer
-from ..tokenizer.vocab import require_eos
-from ..transforms.schema import id_sum, id_words
+from ..transforms.schema import id_sum
 from .heartbeat import Heartbeat
 from .ledger import keyed
 from .recipe import Recipe, digest, step_fingerprint
+from .spool import Spool, vocabulary_of
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .survivors import RowGroup, Survivors
 from .vocabulary import RunTokenizer
-
-GATHER_TOKENS = 1 << 22  # tokens moved at once when documents are put in order
 
 
 @dataclass(frozen=True)
@@ -130,10 +127,10 @@ class Publish:
         with meter.on("write"):
             table = spooled.close()
             ids = table.column("id").combine_chunks()
-            order = np.lexsort((*id_words(ids).byteswap().T[::-1], keyed(ids, f"{self.recipe.seed} order")))
+            order = spooled.shuffled(self.recipe.seed)
             out = keyed(ids, f"{self.recipe.seed} validation")[order] < np.uint64(int(self._share() * (1 << 64)))
             entry = self._shard(
-                f"train/{task.stream}" if self._streams() else "train", task.number, spooled, table, order[~out], folder
+                f"train/{task.stream}" if self._streams() else "train", task.number, spooled, order[~out], folder
             )
             return {
                 "stream": task.stream,
@@ -142,7 +139,7 @@ class Publish:
                 "documents": len(table),
                 "id_sum": str(id_sum(ids)),
                 "shard": None if entry is None else entry.to_json(),
-                "validation": self._slice(spooled, table, order[out], folder),
+                "validation": self._slice(spooled, order[out], folder),
             }
 
     def _streams(self) -> bool:
@@ -150,23 +147,21 @@ class Publish:
         return bool(self.recipe.tokens.streams)
 
     def _shard(
-        self, stream: str, number: int, spooled: Spool, table: pa.Table, order: np.ndarray, folder: Path
+        self, stream: str, number: int, spooled: Spool, order: np.ndarray, folder: Path
     ) -> ShardEntry | None:
         """Write the documents of `order` as a shard; none, no shard."""
         if not len(order):
             return None
-        payload, ends = spooled.ordered(order, folder / f"payload-{len(order)}")
-        return put_shard(
-            self.stage.store, stream, number, payload, ends, self.vocabulary, self.recipe, table.take(pa.array(order))
-        )
+        return spooled.put_shard(self.stage.store, stream, number, order, pack_values(self.recipe), folder)
 
-    def _slice(self, spooled: Spool, table: pa.Table, order: np.ndarray, folder: Path) -> dict[str, Any] | None:
+    def _slice(self, spooled: Spool, order: np.ndarray, folder: Path) -> dict[str, Any] | None:
         """Leave the validation documents of this shard for the task that merges them."""
         if not len(order):
             return None
         payload, ends = spooled.ordered(order, folder / "validation")
         body = io.BytesIO()
-        pq.write_table(table.take(pa.array(order)).append_column("end", pa.array(ends)), body, compression="zstd")
+        table = spooled.table.take(pa.array(order)).append_column("end", pa.array(ends))
+        pq.write_table(table, body, compression="zstd")
         store = self.stage.store
         return {
             "tokens": store.put(payload, "slices/", ".bin"),
@@ -206,116 +201,17 @@ class MergeValidation:
                 table = pq.read_table(io.BytesIO(store.read(item["documents"])))
                 spooled.take_over(np.frombuffer(store.read(item["tokens"]), dtype), table)
             table = spooled.close()
-            ids = table.column("id").combine_chunks()
-            order = np.lexsort((*id_words(ids).byteswap().T[::-1], keyed(ids, f"{self.recipe.seed} order")))
-            payload, ends = spooled.ordered(order, folder / "payload")
             assert self.recipe.tokens is not None
             name = f"validation/{stream}" if self.recipe.tokens.streams else "validation"
-            entry = put_shard(
-                store, name, number, payload, ends, self.vocabulary, self.recipe, table.take(pa.array(order))
-            )
+            order = spooled.shuffled(self.recipe.seed)
+            entry = spooled.put_shard(store, name, number, order, pack_values(self.recipe), folder)
         return {
             "stream": stream,
             "number": number,
             "documents": len(table),
-            "id_sum": str(id_sum(ids)),
+            "id_sum": str(id_sum(table.column("id").combine_chunks())),
             "shard": entry.to_json(),
         }
-
-
-class Spool:
-    """Documents' tokens in a local file as they were encoded, to be put in order afterwards."""
-
-    def __init__(self, path: Path, vocabulary: Vocabulary) -> None:
-        self._path, self._vocabulary = path, vocabulary
-        self._dtype = np.dtype(vocabulary.dtype).newbyteorder("<")
-        self._file = path.open("wb")
-        self._lengths: list[np.ndarray] = []
-        self._tables: list[pa.Table] = []
-
-    def add(self, batch: pa.RecordBatch, lists: pa.Array) -> None:
-        """Append a batch: BOS where the vocabulary has one, the document's tokens, EOS."""
-        offsets = np.asarray(lists.offsets).astype(np.int64)
-        values = np.asarray(lists.values)[offsets[0] : offsets[-1]]
-        lead = [] if self._vocabulary.bos_id is None else [self._vocabulary.bos_id]
-        lengths = np.diff(offsets) + 1 + len(lead)
-        out = np.empty(int(lengths.sum()), self._dtype)
-        ends = np.cumsum(lengths)
-        inside = np.ones(len(out), bool)
-        inside[ends - 1] = False
-        if lead:
-            inside[ends - lengths] = False
-            out[ends - lengths] = lead[0]
-        out[ends - 1] = self._vocabulary.eos_id
-        out[inside] = values
-        self._file.write(out.tobytes())
-        self._lengths.append(lengths)
-        self._tables.append(pa.Table.from_batches([batch.drop_columns(["text"])]))
-
-    def take_over(self, tokens: np.ndarray, table: pa.Table) -> None:
-        """Append documents that are already encoded; `end` in the table says where each ends."""
-        self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
-        self._lengths.append(np.diff(table.column("end").to_numpy().astype(np.int64), prepend=0))
-        self._tables.append(table.drop_columns(["end"]))
-
-    def close(self) -> pa.Table:
-        """Finish the file; give the documents' table, in the order of the file."""
-        self._file.close()
-        self.lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
-        return pa.concat_tables(self._tables).combine_chunks()
-
-    def ordered(self, order: np.ndarray, path: Path) -> tuple[Path, np.ndarray]:
-        """Write the documents of `order` to a file; give it and the cumulative ends in tokens, uint64."""
-        tokens = np.memmap(self._path, self._dtype, "r") if self._path.stat().st_size else np.zeros(0, self._dtype)
-        starts = (np.cumsum(self.lengths) - self.lengths)[order]
-        lengths = self.lengths[order]
-        ends = np.cumsum(lengths)
-        with path.open("wb") as file:
-            for first, last in _runs(ends):
-                file.write(tokens[ragged(starts[first:last], lengths[first:last])].tobytes())
-        return path, ends.astype(np.uint64)
-
-
-def _runs(ends: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Cut documents into runs of about 4 Mi tokens."""
-    first = 0
-    while first < len(ends):
-        base = int(ends[first - 1]) if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, base + GATHER_TOKENS, side="right")))
-        yield first, last
-        first = last
-
-
-def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Give the indices of [start, start + length) of every document, one after another."""
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-
-
-def put_shard(
-    store: Store,
-    stream: str,
-    number: int,
-    payload: Path,
-    ends: np.ndarray,
-    vocabulary: Vocabulary,
-    recipe: Recipe,
-    documents: pa.Table,
-) -> ShardEntry:
-    """Write a shard's files under the stage."""
-    assert recipe.tokens is not None
-    body = io.BytesIO()
-    pq.write_table(documents, body, compression="zstd", row_group_size=1 << 16)
-    return write_shard(
-        store,
-        stream=stream,
-        number=number,
-        payload=payload,
-        ends=ends,
-        vocabulary=vocabulary,
-        packs=pack_values(recipe),
-        documents=body.getvalue(),
-    )
 
 
 def pack_values(recipe: Recipe) -> list[Pack]:
@@ -324,16 +220,13 @@ def pack_values(recipe: Recipe) -> list[Pack]:
     return [Pack(length=pack.length, policy=pack.policy) for pack in recipe.tokens.packs]
 
 
-def vocabulary_of(recipe: Recipe, tokenizer: Tokenizer) -> Vocabulary:
-    """Say what the token files need to know of a tokenizer."""
+def run_vocabulary(recipe: Recipe, tokenizer: Tokenizer) -> Vocabulary:
+    """Say what the token files of this run hold: BOS only where the recipe asks for it."""
     assert recipe.tokens is not None
     if recipe.tokens.bos and tokenizer.bos_id is None:
-        raise RequestError(f"tokens.bos is true, but the tokenizer {tokenizer.name} has no BOS token")
-    return Vocabulary(
-        dtype=np.dtype(tokenizer.dtype).name,
-        size=tokenizer.vocab_size,
-        fingerprint=tokenizer.fingerprint,
-        eos_id=require_eos(tokenizer),
-        bos_id=tokenizer.bos_id if recipe.tokens.bos else None,
-        name=tokenizer.name,
-    )
+        raise RequestError(
+            f"tokens.bos is true, but the tokenizer {tokenizer.name} has no BOS token: leave bos out, or name a "
+            "tokenizer that has one"
+        )
+    made = vocabulary_of(tokenizer)
+    return made if recipe.tokens.bos else replace(made, bos_id=None)

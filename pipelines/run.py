@@ -27,7 +27,7 @@ from .match import Part, match, match_stage, warm_match
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
-from .publish import MergeValidation, Publish, deal, pack_values, tokens_stage, vocabulary_of
+from .publish import MergeValidation, Publish, deal, pack_values, run_vocabulary, tokens_stage
 from .recipe import Recipe, digest
 from .reconcile import check, check_part, check_readers, check_shards
 from .runners import Job, RunnerOptions, preflight, run_job, session
@@ -224,7 +224,7 @@ def publish(
     state.stages["tokenizer"] = vocabularies.hash
     state.costs["tokenizer"] = cost([made])
     tokenizer = checked(RunTokenizer.of(vocabularies, made, recipe.tokenizer), survivors, groups)
-    vocabulary = vocabulary_of(recipe, tokenizer.load())
+    vocabulary = run_vocabulary(recipe, tokenizer.load())
     stage = tokens_stage(recipe, state.store, upstream, vocabulary.fingerprint)
     tasks = deal(groups, recipe.seed, recipe.tokens.shard_bytes)
     keys = [task.key for task in tasks]
