@@ -1,35 +1,57 @@
 """datatrove's side of `end_to_end.py`, run by the interpreter of its own environment; prints one JSON line.
 
     python datatrove_side.py WARCS OUTPUT lid.176.ftz tokenizer.json whitespace|shipped
+
+Workers are forked, where datatrove starts them from a fork server: what is set here (the language model's file, words
+by whitespace, the clock) holds in them too, and they need not import everything again. Its sums of time by step are
+taken in CPU seconds. Extraction runs in datatrove's sandbox, a process a task; `extraction` is that process's CPU time.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from datatrove.executor import LocalPipelineExecutor
-from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
+from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature, minhash
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.pipeline.extractors import Trafilatura
 from datatrove.pipeline.extractors.base import BaseExtractor
 from datatrove.pipeline.filters import (
-    C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter, LanguageFilter,
-)  # fmt: skip
+    C4QualityFilter,
+    FineWebQualityFilter,
+    GopherQualityFilter,
+    GopherRepetitionFilter,
+    LanguageFilter,
+)
 from datatrove.pipeline.readers import JsonlReader, WarcReader
 from datatrove.pipeline.tokens import DocumentTokenizer
 from datatrove.pipeline.writers.jsonl import JsonlWriter
-from datatrove.utils import lid, word_tokenizers
+from datatrove.utils import lid, stats, word_tokenizers
 
-TASKS = WORKERS = int(os.environ.get("BENCH_WORKERS", "2"))
+WORKERS = int(os.environ.get("BENCH_WORKERS", "2"))
+SENTENCE = re.compile(r"\S.*?(?:[.!?][\"')\]]*(?=\s)|$)", re.MULTILINE)
 
 
-class Resiliparse(BaseExtractor):
-    """Main content by resiliparse, in datatrove's own sandbox."""
+class Sandboxed:
+    """Notes what an extractor's sandbox spent; it has ended, and been waited for, when `run` ends."""
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        """Extract as datatrove does."""
+        before = cpu(resource.RUSAGE_CHILDREN)
+        yield from super().run(data, rank, world_size)  # type: ignore[misc]
+        self.stat_update("sandbox_ms", value=round(1000 * (cpu(resource.RUSAGE_CHILDREN) - before)))  # type: ignore[attr-defined]
+
+
+class Resiliparse(Sandboxed, BaseExtractor):
+    """Main content by resiliparse with penstock's options, in datatrove's own sandbox."""
 
     name = "resiliparse"
 
@@ -37,95 +59,124 @@ class Resiliparse(BaseExtractor):
         super().__init__(timeout)
 
     def extract(self, text: str) -> str:
-        """Extract the main content, as penstock does."""
+        """Extract the main content."""
         from resiliparse.extract.html2text import extract_plain_text
 
-        return extract_plain_text(text, main_content=True)
+        return extract_plain_text(
+            text, preserve_formatting=True, main_content=True, list_bullets=True, alt_texts=False, links=False,
+            form_fields=False, noscript=False, comments=False, post_meta=True,
+        ).strip()  # fmt: skip
+
+
+class Shipped(Sandboxed, Trafilatura):
+    """Trafilatura as FineWeb had it."""
 
 
 class Whitespace(word_tokenizers.WordTokenizer):
-    """Words as `str.split` gives them."""
+    """Words as `str.split` gives them; sentences end at an end mark before whitespace. Counts its calls."""
+
+    calls = 0
 
     def word_tokenize(self, text: str) -> list[str]:
         """Split at whitespace."""
+        Whitespace.calls += 1
         return text.split()
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Split behind end marks."""
-        import re
-
-        return [part for part in re.split(r"(?<=[.!?])\s+", text) if part.strip()]
+        Whitespace.calls += 1
+        return SENTENCE.findall(text)
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        """Not asked for by this recipe."""
-        raise NotImplementedError
+        """Give the sentences' places."""
+        Whitespace.calls += 1
+        return [found.span() for found in SENTENCE.finditer(text)]
 
 
-def local_model(path: str) -> None:
-    """Read the language model from a file instead of the network."""
-    lid.cached_asset_path_or_download = lambda *_, **__: path
+class UsedWhitespace:
+    """Last in a pipeline: fails a task whose steps took their words from elsewhere."""
+
+    def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        """Pass documents on; look at the count when one has come all the way."""
+        before, passed = Whitespace.calls, 0
+        for document in data:
+            passed += 1
+            assert Whitespace.calls > before, "a document went through without the words by whitespace"
+            yield document
+        assert not passed or "spacy" not in sys.modules, "spaCy was loaded: a step took its words from it"
 
 
 def whitespace_words() -> None:
-    """Give every step the same words as penstock's."""
-    import importlib
-    import pkgutil
-
-    import datatrove.pipeline
-
-    word_tokenizers.load_word_tokenizer = lambda _: Whitespace()
-    for module in pkgutil.walk_packages(datatrove.pipeline.__path__, "datatrove.pipeline."):
-        held = sys.modules.get(module.name)
-        if held is not None and hasattr(held, "load_word_tokenizer"):
-            held.load_word_tokenizer = word_tokenizers.load_word_tokenizer
-    text = importlib.import_module("datatrove.utils.text")
-    for name in ("load_word_tokenizer",):
-        if hasattr(text, name):
-            setattr(text, name, word_tokenizers.load_word_tokenizer)
+    """Give every step words by whitespace: `utils.text` looks the function up at each call, `minhash` at import."""
+    words = Whitespace()
+    word_tokenizers.load_word_tokenizer = minhash.load_word_tokenizer = lambda _: words
 
 
-def run(pipeline: list, output: Path, stage: str, tasks: int = TASKS) -> dict:
-    """Run one stage; give its wall and CPU seconds."""
-    before, start = usage(), time.perf_counter()
-    LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=min(tasks, WORKERS), logging_dir=str(output / "logs" / stage)).run()
-    return {"wall_s": round(time.perf_counter() - start, 2), "cpu_s": round(usage() - before, 2)}
+def local_settings(model: str) -> None:
+    """Read the language model from a file instead of the network; sum up CPU seconds instead of wall seconds."""
+    lid.cached_asset_path_or_download = lambda *_, **__: model
+    stats.time = SimpleNamespace(perf_counter=time.process_time)
 
 
-def usage() -> float:
-    """CPU seconds of this process and its children."""
-    return sum(u.ru_utime + u.ru_stime for u in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)))
+def cpu(who: int) -> float:
+    """Give the CPU seconds of this process or of its children that have ended."""
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
+def run(pipeline: list[Any], logs: Path, tasks: int) -> dict[str, Any]:
+    """Run one stage; give its wall and CPU seconds, and those of its steps."""
+    before, start = cpu(resource.RUSAGE_SELF) + cpu(resource.RUSAGE_CHILDREN), time.perf_counter()
+    LocalPipelineExecutor(
+        pipeline=pipeline, tasks=tasks, workers=min(tasks, WORKERS), logging_dir=str(logs), start_method="fork"
+    ).run()
+    spent = cpu(resource.RUSAGE_SELF) + cpu(resource.RUSAGE_CHILDREN) - before
+    steps = {}
+    for step in json.loads((logs / "stats.json").read_text()):
+        held, name = step["stats"], re.sub(r"[^ -~]+ *", "", step["name"]).lstrip(" -")  # emoji apart
+        rules = {rule: total(value) for rule, value in held.items() if rule.startswith("dropped")}
+        counts = {"in": total(held.get("total")), "out": total(held.get("forwarded")), **rules}
+        if "sandbox_ms" in held:
+            counts["extraction_cpu_s"] = round(total(held["sandbox_ms"]) / 1000, 2)
+        steps[name] = {"cpu_s": round(total(step["time_stats"]), 2), **counts}
+    return {"wall_s": round(time.perf_counter() - start, 2), "cpu_s": round(spent, 2), "steps": steps}
+
+
+def total(value: Any) -> Any:
+    """Read one of datatrove's sums."""
+    return value["total"] if isinstance(value, dict) else value or 0
 
 
 def main(warcs: str, output: Path, model: str, tokenizer: str, words: str) -> None:
     """Run the recipe's stages."""
-    local_model(model)
+    local_settings(model)
     if words == "whitespace":
         whitespace_words()
-    files = len(os.listdir(warcs))
+    files, logs = len(os.listdir(warcs)), output / "logs"
+    seen = [UsedWhitespace()] if words == "whitespace" else []
     config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
-    extractor = Resiliparse() if words == "whitespace" else Trafilatura(favour_precision=True, timeout=30)
+    extractor = Resiliparse() if words == "whitespace" else Shipped(favour_precision=True, timeout=30)
+    documents, signatures, buckets, remove, kept = (
+        str(output / name) for name in ("documents", "signatures", "buckets", "remove", "kept")
+    )
+    ingest = [
+        WarcReader(warcs), extractor, LanguageFilter("en", language_threshold=0.65), GopherRepetitionFilter(),
+        GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(), *seen,
+        JsonlWriter(documents),
+    ]  # fmt: skip
+    tokens = DocumentTokenizer(str(output / "tokens"), tokenizer, eos_token="<|endoftext|>", seed=0)
     stages = {
-        "ingest": run(
-            [
-                WarcReader(warcs), extractor, LanguageFilter("en", language_threshold=0.65), GopherRepetitionFilter(),
-                GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(),
-                JsonlWriter(str(output / "documents")),
-            ], output, "ingest", files,
-        ),
-        "signatures": run([JsonlReader(str(output / "documents")), MinhashDedupSignature(str(output / "sig"), config)], output, "sig", files),
-        "buckets": run([MinhashDedupBuckets(str(output / "sig"), str(output / "buckets"), config=config)], output, "buckets", 14),
-        "cluster": run([MinhashDedupCluster(str(output / "buckets"), str(output / "remove"), config)], output, "cluster", 1),
+        "imports": {"cpu_s": round(time.process_time(), 2)},
+        "ingest": run(ingest, logs / "ingest", files),
+        "signatures": run([JsonlReader(documents), MinhashDedupSignature(signatures, config)], logs / "sign", files),
+        "buckets": run([MinhashDedupBuckets(signatures, buckets, config=config)], logs / "buckets", config.num_buckets),
+        "cluster": run([MinhashDedupCluster(buckets, remove, config)], logs / "cluster", 1),
         "filter": run(
-            [JsonlReader(str(output / "documents")), MinhashDedupFilter(str(output / "remove")), JsonlWriter(str(output / "kept"))],
-            output, "filter", files,
+            [JsonlReader(documents), MinhashDedupFilter(remove), JsonlWriter(kept)], logs / "filter", files
         ),
-        "tokens": run(
-            [JsonlReader(str(output / "kept")), DocumentTokenizer(str(output / "tokens"), tokenizer, eos_token="<|endoftext|>", seed=0)],
-            output, "tokens", files,
-        ),
-    }  # fmt: skip
-    kept = sum(json.loads(path.read_text())[-1]["stats"].get("documents", {}).get("total", 0) for path in (output / "logs" / "tokens").glob("stats.json"))
-    print(json.dumps({"stages": stages, "kept": kept}))
+        "tokens": run([JsonlReader(kept), tokens], logs / "tokens", files),
+    }
+    print(json.dumps({"words": words, "stages": stages}))
 
 
 if __name__ == "__main__":
