@@ -30,14 +30,13 @@ READER = -1  # the reader's number among the steps
 
 
 def ingest_stage(recipe: Recipe, run: Any) -> Stage:
-    """Address the `documents` stage. The list of files is left out: a receipt's name covers the files its task read."""
+    """Address the `documents` stage. Files and records set aside are left out: a receipt's name covers those of its task."""
     value = {
         "inputs": {name: item.model_dump(mode="json", exclude={"path"}) for name, item in recipe.inputs.items()},
         "steps": [step_fingerprint(step) for step in recipe.steps],
         "streams": recipe.tokens.model_dump(mode="json")["streams"] if recipe.tokens else [],
         "score_rejected": recipe.score_rejected,
         "rejected_text": recipe.rejected_text,
-        "quarantine": sorted(recipe.quarantine),
         "task_bytes": recipe.task_bytes,
     }
     return Stage.of(run, "documents", value, package_versions("pyarrow", "fastwarc", "resiliparse"))

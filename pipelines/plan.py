@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -72,6 +72,7 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
     for source in sorted(recipe.inputs):
         item = recipe.inputs[source]
         held: list[tuple[Piece, str]] = []
+        size = 0
         entries = list_files(item.path)
         for entry in entries:
             if (source, entry.path) in met:
@@ -90,13 +91,21 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
                     make_task(len(tasks) + i, [_cut(whole, a, b)], [entry.etag]) for i, (a, b) in enumerate(ranges)
                 ]
                 continue
-            if held and sum(piece.size for piece, _ in held) + entry.size > recipe.task_bytes:
+            if held and size + entry.size > recipe.task_bytes:
                 tasks += flush(held, len(tasks))
+            size = entry.size + (size if held else 0)
             held.append((whole, entry.etag))
             if ends_group(source, entry.path, entry.size, recipe.task_bytes):
                 tasks += flush(held, len(tasks))
         tasks += flush(held, len(tasks))
-    return tasks
+    return [setting_aside(task, recipe.quarantine) for task in tasks]
+
+
+def setting_aside(task: IngestTask, quarantine: Sequence[str]) -> IngestTask:
+    """Name a task anew where the recipe lists records of its files: those files are read again, and no others."""
+    names = {f"{piece.source}/{piece.path}" for piece in task.pieces}
+    listed = sorted(record for record in quarantine if record.rpartition("#")[0] in names)
+    return replace(task, key=digest([task.key, listed])) if listed else task
 
 
 def _cut(piece: Piece, start: int, end: int) -> Piece:

@@ -84,6 +84,7 @@ def test_tokens_decode_to_the_survivors(finished: tuple[Path, Value]) -> None:
     output, manifest = finished
     documents = list(cat(str(output), limit=None, decode=run_tokenizer(str(output))))
     assert len(documents) == manifest["kept"]
+    assert list(cat(output / "tokens", limit=None, decode=run_tokenizer(str(output / "tokens")))) == documents
     by_id = {json.loads(line)["text"] for line in corpus_lines(manifest)}
     assert all(document["text"] in by_id for document in documents)
 
@@ -247,8 +248,13 @@ def test_a_step_may_drop_and_quarantine(corpus: Path, tmp_path: Path, score_reje
 
 
 def test_listed_records_are_set_aside_unread(corpus: Path, tmp_path: Path) -> None:
-    manifest = go(recipe_over(corpus, quarantine=["docs/part-0.jsonl#0"]), tmp_path)
+    go(recipe_over(corpus, task_bytes=20_000), tmp_path)
+    before = stamps(tmp_path, "documents")
+    manifest = go(recipe_over(corpus, task_bytes=20_000, quarantine=["docs/part-0.jsonl#0"]), tmp_path)
     assert manifest["quarantined"] == 1
+    after = stamps(tmp_path, "documents")
+    assert {name: after[name] for name in before} == before  # only the tasks of that file were run again
+    assert len(before) < len(after) < 2 * len(before)
 
 
 class Miscounts(StepModel):
