@@ -30,7 +30,10 @@ READER = -1  # the reader's number among the steps
 
 
 def ingest_stage(recipe: Recipe, run: Any) -> Stage:
-    """Address the `documents` stage. Files and records set aside are left out: a receipt's name covers those of its task."""
+    """Address the `documents` stage.
+
+    The lists of files and of records set aside are left out: a receipt's name covers those of its own task.
+    """
     value = {
         "inputs": {name: item.model_dump(mode="json", exclude={"path"}) for name, item in recipe.inputs.items()},
         "steps": [step_fingerprint(step) for step in recipe.steps],

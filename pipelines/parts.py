@@ -46,13 +46,13 @@ def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[Part],
     ordered = sorted(receipts, key=lambda receipt: (receipt["source"], receipt["path"], receipt["start"]))
     for number, receipt in enumerate(ordered):
         name = receipt["documents"]
-        key = digest([receipt["source"], receipt["path"], receipt["start"], name])
+        place = [receipt["source"], receipt["path"], receipt["start"]]
         row = 0
         for at, group in enumerate(receipt["row_groups"]):
             counts = (group["documents"], group["bytes"], group["id_sum"])
-            groups.append(RowGroup(number, key, name, at, row, group["stream"], *counts))
+            groups.append(RowGroup(number, digest(place), name, at, row, group["stream"], *counts))
             row += group["documents"]
-        parts.append(Part(number, key, store, name, row))
+        parts.append(Part(number, digest([*place, name]), store, name, row))
     return parts, groups
 
 

@@ -26,7 +26,7 @@ class RowGroup:
     """One row group of one part: what a shard is dealt."""
 
     part: int
-    part_key: str  # names the part's content
+    part_key: str  # names the part's place: how Parquet was written must not decide where documents go
     name: str  # the part's documents object
     number: int  # of the row group in the part
     row: int  # of its first document in the part
