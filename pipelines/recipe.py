@@ -59,10 +59,11 @@ def build_step(name: str, fields: dict[str, Any]) -> Step:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            made = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"the step {name!r} cannot be imported: {error}") from error
-        step = made(**fields)
+            step = getattr(import_module(module), attribute)(**fields)
+        except ValidationError:
+            raise
+        except (Exception, SystemExit) as error:  # it is the user's code
+            raise ValueError(f"the step {name!r} cannot be made: {type(error).__name__}: {error}") from error
         if not isinstance(step, Step):
             raise ValueError(f"{name!r} has no method apply(batch)")
         return step
@@ -117,7 +118,7 @@ class Input(Frozen):
     The path is a file, a folder, a glob or an fsspec URL, relative to the recipe's folder.
     """
 
-    path: str
+    path: str = Field(min_length=1)
     format: Literal["auto", "warc", "jsonl", "parquet", "text"] = "auto"
     fields: Fields = Fields()
 
@@ -204,7 +205,7 @@ class Tokens(Frozen):
 class Recipe(Frozen):
     """Everything that decides a run's output."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=1 << 63)
     inputs: dict[str, Input] = Field(min_length=1)
     task_bytes: int = Field(64 * MiB, ge=1)  # of input a task
@@ -238,7 +239,7 @@ class Recipe(Frozen):
             value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"the recipe {path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise RecipeError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(value, dict):
             raise RecipeError(f"the recipe {path} is not a mapping of fields")
@@ -306,6 +307,8 @@ def set_field(value: dict[str, Any], override: str) -> None:
         for part in parents:
             at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
         at[int(last) if isinstance(at, list) else last] = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise RecipeError(f"--set {override!r}: the recipe has no field {path}") from error
 
@@ -319,6 +322,8 @@ def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
         label, sign, path = glob.partition("=")
         if not sign or "/" in label or ":" in label:
             label, path = name if number == 0 else f"{name}{number + 1}", glob
+        if label in made:
+            raise RecipeError(f"--input names {label!r} twice: give each its own name, as in --input NAME={path}")
         made[label] = {**like, "path": path}
     return made
 
@@ -328,7 +333,7 @@ def root_inputs(value: dict[str, Any], folder: Path) -> None:
 
     def rooted(holder: Any) -> None:
         path = holder.get("path") if isinstance(holder, dict) else None
-        if isinstance(path, str) and "://" not in path and not Path(path).is_absolute():
+        if isinstance(path, str) and path and "://" not in path and not Path(path).is_absolute():
             holder["path"] = str(folder / path)
 
     inputs = value.get("inputs")

@@ -209,6 +209,12 @@ def _wanted(path: str, match: re.Pattern[str] | None) -> bool:
 
 def _list_local(path: str, pattern: str) -> list[FileEntry]:
     path = os.path.abspath(path).replace(os.sep, "/")
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise InputError(f"the input {path!r} may not be read: permission denied") from error
+    except (OSError, ValueError):  # a pattern, or nothing at all
+        pass
     if os.path.isfile(path):
         return [_local_entry(path, os.path.basename(path))]
     root, match, depth = (path, None, None) if os.path.isdir(path) else _split_root(path)
@@ -231,13 +237,19 @@ def _walk(root: str, below: str, depth: int | None, above: frozenset[str]) -> It
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = below + entry.name
             if not entry.is_dir():
-                if entry.is_file():
+                if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
                     yield name
             elif (depth is None or depth > 1) and not _TEMPORARY.fullmatch(entry.name):
                 yield from _walk(root, name + "/", None if depth is None else depth - 1, above | {real})
 
 
 def _local_entry(path: str, name: str) -> FileEntry:
+    if not os.path.exists(path):
+        raise InputError(f"the input {path!r} is a link to a file that is not there: remove it, or restore the file")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the input {os.fsencode(path)!r} has a name that is not UTF-8; give it another") from None
     if not os.access(path, os.R_OK):
         raise InputError(f"the input {path!r} may not be read: permission denied")
     stat = os.stat(path)
