@@ -30,6 +30,7 @@ PAGES = [record(number, http(page(number))) for number in range(12)]
 
 
 def write(path: Path, *parts: bytes) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"".join(parts))
     return path
 
