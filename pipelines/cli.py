@@ -313,17 +313,13 @@ def cat_command(arguments: Any) -> int:
 
 def report_command(arguments: Any) -> int:
     """Print the funnel and write the page."""
-    from ..sharding.store import Store
+    from .directory import RunDirectory
     from .report import funnel_table, write_report
 
-    store = Store(arguments.dir)
-    try:
-        manifest = json.loads(store.read("manifest.json"))
-    except FileNotFoundError as error:
-        raise RequestError(f"{arguments.dir} holds no finished run: there is no manifest.json") from error
-    print(funnel_table(manifest))
-    write_report(store, manifest)
-    print(f"\nreport         {arguments.dir}/report.html")
+    run = RunDirectory.open(arguments.dir)
+    print(funnel_table(run.manifest))
+    write_report(run.store, run.manifest)
+    print(f"\nreport         {run.store.url}/report.html")
     return 0
 
 

@@ -7,7 +7,6 @@ At most three Beam jobs: ingest, match, publish. Planning, merging and the repor
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .chunks import chunk, tasks_of
 from .corpus import TextTask, WriteText, text_stage
+from .directory import write_manifest
 from .heartbeat import deaths, forget
 from .ingest import Ingest, ingest_stage, warm
 from .match import Part, match, match_stage, warm_match
@@ -269,7 +269,7 @@ def conclude(state: Run, receipts: Sequence[Receipt], dropped: int, tokens: Gene
     if tokens is not None:
         check("documents kept ≠ documents in shards", manifest["kept"], sum(shard.documents for shard in tokens.shards))
     crash_point("manifest-about-to-be-put")
-    state.store.replace("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    write_manifest(state.store, manifest)
     forget(state.store)
     with state.progress.phase("report"):
         write_report(state.store, manifest)

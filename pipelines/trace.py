@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from ..sharding.documents import Documents
 from ..sharding.format import open_tokens
 from ..sharding.plan import Segment, State
 from ..sharding.positions import Positions, choose_streams
-from ..sharding.store import Store
-from .tables import PartFiles, read_parts, read_row, row_groups
+from .directory import RunDirectory
+from .tables import read_row, row_groups
 from .thresholds import thresholds
 
 COPIES = 5  # named of each document
@@ -31,38 +30,6 @@ IDENTITY = ("id", "url", "source", "path", "place", "source_id", "language", "st
 _RANGES = ("row_tokens", "document_tokens", "shard_tokens")
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RunDirectory:
-    """A run's folder and its manifest."""
-
-    store: Store
-    manifest: Json
-
-    @classmethod
-    def open(cls, path: str) -> RunDirectory:
-        """Open the run that `path` is: its folder, its `tokens/` or `tokens/HASH`; RequestError where there is none."""
-        store, tried = Store(path), []
-        for above in (0, 1, 2):
-            folder = store.url if not above else store.url.rsplit("/", above)[0]
-            tried.append(Store(folder or "/", **store.options))
-            if tried[-1].exists("manifest.json"):
-                return cls(tried[-1], dict(json.loads(tried[-1].read("manifest.json"))))
-        raise RequestError(f"{path} is no finished run: there is no manifest.json; give the folder of a run")
-
-    def table(self, name: str) -> str | None:
-        """Name one of the run's tables; None where the run has none."""
-        found = (self.manifest.get("tables") or {}).get(name)
-        return None if found is None else str(found)
-
-    def parts(self) -> dict[int, PartFiles]:
-        """Read which files each ingest task wrote."""
-        return read_parts(self.store, self.table("parts"))
-
-    def kinds(self) -> list[str]:
-        """Name the recipe's steps in order."""
-        return list(self.manifest.get("steps") or ())
 
 
 def trace_step(

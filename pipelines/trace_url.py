@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from .. import RequestError
 from ..sharding.documents import Documents
 from ..sharding.format import open_tokens
+from .directory import RunDirectory
 from .ledger import LEDGER
 from .tables import row_groups, row_values
 from .thresholds import kind_of, thresholds
-from .trace import Json, RunDirectory, closest
+from .trace import Json, closest
 
 LISTED = 100
 _NAMED = ("url", "source", "path", "place")

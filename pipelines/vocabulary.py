@@ -19,9 +19,10 @@ from ..tokenizer import load_tokenizer
 from ..tokenizer.train import train_sentencepiece
 from ..tokenizer.vocab import FileTokenizer, vocabulary_files
 from ..transforms.schema import id_words
+from .directory import RunDirectory
 from .ledger import keyed
 from .recipe import Recipe, TokenizerChoice, digest, step_fingerprint
-from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .stage import Meter, Receipt, Stage, package_versions, receipt_name, run_task
 from .survivors import RowGroup, Survivors
 
 CHECKED_DOCUMENTS = 500
@@ -154,15 +155,11 @@ def checked(tokenizer: RunTokenizer, survivors: Survivors, row_groups: Sequence[
 
 
 def run_tokenizer(directory: str) -> Callable[[Sequence[int]], str]:
-    """Give the decoder of a run's own tokenizer."""
-    run = Store(directory)
-    try:
-        manifest = json.loads(run.read("manifest.json"))
-    except FileNotFoundError as error:
-        raise RequestError(f"{directory} holds no finished run: there is no manifest.json") from error
-    stage = manifest["stages"]["tokenizer"]
+    """Give the decoder of a run's own tokenizer; `directory` is the run's folder, its `tokens/` or `tokens/HASH`."""
+    run = RunDirectory.open(directory)
+    stage = run.manifest["stages"]["tokenizer"]
     if stage is None:
-        raise RequestError(f"{directory} holds no tokens: its recipe asked for text alone")
-    store = run.child(f"tokenizer/{stage}")
-    made = json.loads(store.read("receipts/tokenizer.json"))
-    return RunTokenizer(store, tuple(made["files"]), manifest["recipe"]["tokenizer"]["eos"]).load().decode
+        raise RequestError(f"{directory} holds no tokens: its recipe asked for text alone; add `tokens` to it")
+    store = run.store.child(f"tokenizer/{stage}")
+    made = json.loads(store.read(receipt_name("tokenizer")))
+    return RunTokenizer(store, tuple(made["files"]), run.manifest["recipe"]["tokenizer"]["eos"]).load().decode

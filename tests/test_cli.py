@@ -62,6 +62,8 @@ def test_a_wrong_request_is_a_sentence_and_exit_code_2(
     fails(capsys, 2, ["verify", str(tmp_path / "nowhere")], "nowhere")
     fails(capsys, 2, ["cat", str(tmp_path / "nowhere")], "nowhere")
     fails(capsys, 2, ["report", str(tmp_path / "nowhere")], "nowhere")
+    (tmp_path / "manifest.json").write_text('{"stages": ')
+    fails(capsys, 1, ["report", str(tmp_path)], "manifest.json is damaged", "run the same recipe again")
     fails(capsys, 2, ["tokenizer", "info", str(tmp_path / "nowhere.model")], "nowhere.model")
     assert main(["no-such-command"]) == 2
 

@@ -1,0 +1,60 @@
+"""A finished run's folder, opened by its manifest: for the report, for tracing, for decoding what it wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .. import CorruptDataError, RequestError
+from ..sharding.store import Store
+from .tables import PartFiles, read_parts
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's folder and its manifest."""
+
+    store: Store
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str) -> RunDirectory:
+        """Open the run that `path` is: its folder, its `tokens/` or `tokens/HASH`; RequestError where there is none."""
+        store = Store(path)
+        for above in (0, 1, 2):
+            folder = store.url if not above else store.url.rsplit("/", above)[0]
+            run = Store(folder or "/", **store.options)
+            if run.exists(MANIFEST):
+                return cls(run, read_manifest(run))
+        raise RequestError(f"{path} is no finished run: there is no {MANIFEST}; give the folder of a run")
+
+    def table(self, name: str) -> str | None:
+        """Name one of the run's tables; None where the run has none."""
+        found = (self.manifest.get("tables") or {}).get(name)
+        return None if found is None else str(found)
+
+    def parts(self) -> dict[int, PartFiles]:
+        """Read which files each ingest task wrote."""
+        return read_parts(self.store, self.table("parts"))
+
+    def kinds(self) -> list[str]:
+        """Name the recipe's steps in order."""
+        return list(self.manifest.get("steps") or ())
+
+
+def read_manifest(run: Store) -> dict[str, Any]:
+    """Read the manifest of the run that lies at `run`; CorruptDataError where it is damaged."""
+    try:
+        return dict(json.loads(run.read(MANIFEST)))
+    except (ValueError, TypeError) as error:
+        raise CorruptDataError(
+            f"{run.url}/{MANIFEST} is damaged: {error}; run the same recipe again, which writes it anew"
+        ) from error
+
+
+def write_manifest(run: Store, manifest: dict[str, Any]) -> None:
+    """Put the manifest in place of the one that stands."""
+    run.replace(MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
