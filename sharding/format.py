@@ -324,4 +324,5 @@ def _current(store: Store) -> Store:
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{run.url}/manifest.json names no finished tokens: finish the run first") from error
             return run.child(f"tokens/{stage}")
-    raise InputError(f"{store.url} holds no tokens: neither generations/ nor a run's manifest.json is there")
+    raise InputError(f"{store.url} holds no tokens: neither generations/ nor a run's manifest.json is there; "
+                     "give a run's folder")

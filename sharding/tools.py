@@ -169,6 +169,8 @@ def cat(
     data = open_tokens(path, generation)
     if (ordinal is not None or row is not None) and shard is None:
         raise InputError("an ordinal or a row counts inside a shard: say which shard too")
+    if limit is not None and limit < 0:
+        raise InputError(f"limit is {limit}: give at most so many documents, 0 or more, or None for all")
     documents, left = Documents(data), limit
     for number in _chosen(data, stream, shard):
         reader = documents.reader(number)

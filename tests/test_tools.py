@@ -194,6 +194,7 @@ def test_cat_refuses_what_is_not_there(written: Path) -> None:
         ({"stream": "nowhere"}, "no stream 'nowhere' here: this data set has train/en, validation"),
         ({"shard": 3}, "no shard 3: this data set has shards 0 to 2"),
         ({"ordinal": 1}, "say which shard"),
+        ({"limit": -1}, "limit is -1"),
         ({"shard": 0, "ordinal": 4}, "no such document in shard 0"),
         ({"shard": 0, "row": 99, "pack": "concat-32"}, "no row 99 in shard 0"),
         ({"shard": 0, "row": 0}, "no pack was named"),

@@ -48,7 +48,7 @@ def train_sentencepiece(
         raise RequestError(f"model_type={model_type!r} is neither bpe nor unigram")
     if vocab_size <= _RESERVED:
         raise RequestError(
-            f"vocab_size={vocab_size} leaves no piece: {_RESERVED} ids go to <unk>, <s>, </s> and the 256 bytes"
+            f"vocab_size={vocab_size} leaves no piece: <unk>, <s>, </s> and bytes take {_RESERVED} ids; ask for more"
         )
     if not 0.0 < character_coverage <= 1.0:
         raise RequestError(f"character_coverage={character_coverage} is not in (0, 1]")
