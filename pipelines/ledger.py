@@ -26,7 +26,6 @@ ROW_GROUP_BYTES = 8 << 20
 HELD_BYTES = 256 << 20
 SAMPLE_ONE_IN = 64
 SAMPLE_CHARACTERS = 20_000
-DOCUMENT_NAMES = [name for name in DOCUMENT.names if name != "html"]
 
 #: The ledger's own columns; a column per score that the recipe's steps add stands to their right.
 LEDGER = pa.schema(

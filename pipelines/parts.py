@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..sharding.store import Store
 from .match import Part
 from .recipe import digest
 from .stage import Receipt
 from .survivors import RowGroup
+from .tables import put_table
 
 PARTS = pa.schema(
     [
@@ -80,13 +79,6 @@ def write_tables(
         dict(zip(names, (g.part, g.number, g.stream, g.documents, g.bytes, g.id_sum), strict=True)) for g in groups
     ]
     return {
-        "parts": put_table(store, pa.Table.from_pylist(rows, PARTS), "parts"),
-        "row_groups": put_table(store, pa.Table.from_pylist(listed, ROW_GROUPS), "row_groups"),
+        "parts": put_table(store, pa.Table.from_pylist(rows, PARTS), "parts-"),
+        "row_groups": put_table(store, pa.Table.from_pylist(listed, ROW_GROUPS), "row_groups-"),
     }
-
-
-def put_table(store: Store, table: pa.Table, name: str) -> str:
-    """Commit a table as a Parquet object."""
-    body = io.BytesIO()
-    pq.write_table(table, body, compression="zstd")
-    return store.put(body.getvalue(), f"{name}-", ".parquet")

@@ -6,20 +6,19 @@ new file regroups only its neighbours. The plan is one Parquet table; a Beam gra
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from .. import InputError, RecipeError
 from ..sharding.store import Store
 from ..transforms.readers import Piece, check_fields, detect_format, list_files, split
 from .recipe import Recipe, digest
+from .tables import get_table, put_table
 
 CHUNK_TASKS = 200
 PLAN = pa.schema(
@@ -170,7 +169,7 @@ class PlanChunk:
 
     def tasks(self) -> list[IngestTask]:
         """Read the chunk's tasks."""
-        table = pq.read_table(io.BytesIO(self.store.read(self.name)))
+        table = get_table(self.store, self.name)
         number = table.column("number").to_numpy()
         return list(tasks_of(table.filter(pa.array((number >= self.first) & (number < self.last)))))
 
@@ -180,7 +179,7 @@ def pin(store: Store, tasks: Sequence[IngestTask]) -> tuple[str, list[PlanChunk]
     table = plan_table(tasks)
     here = {(p.source, p.path): (p.size, etag) for t in tasks for p, etag in zip(t.pieces, t.etags, strict=True)}
     for name in store.list("plan-"):
-        for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist():
+        for row in get_table(store, name).to_pylist():
             now = here.get((row["source"], row["path"]))
             if now is not None and now != (row["size"], row["etag"]):
                 raise InputError(
@@ -188,9 +187,7 @@ def pin(store: Store, tasks: Sequence[IngestTask]) -> tuple[str, list[PlanChunk]
                     f"{row['size']} bytes (etag {row['etag']}), now {now[0]} (etag {now[1]}); restore it, "
                     "or choose another --output"
                 )
-    body = io.BytesIO()
-    pq.write_table(table, body, compression="zstd")
-    name = store.put(body.getvalue(), "plan-", ".parquet")
+    name = put_table(store, table, "plan-")
     ends = [*range(0, len(tasks), CHUNK_TASKS), len(tasks)]
     return name, [PlanChunk(store, name, a, b) for a, b in itertools.pairwise(ends)]
 

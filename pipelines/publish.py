@@ -8,7 +8,6 @@ slices are merged behind a GroupByKey of names.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .. import RequestError
 from ..sharding.format import Pack, ShardEntry, Vocabulary
@@ -31,6 +29,7 @@ from .recipe import Recipe, digest, step_fingerprint
 from .spool import Spool, vocabulary_of
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .survivors import RowGroup, Survivors
+from .tables import get_table, put_table
 from .vocabulary import RunTokenizer
 
 
@@ -159,13 +158,11 @@ class Publish:
         if not len(order):
             return None
         payload, ends = spooled.ordered(order, folder / "validation")
-        body = io.BytesIO()
         table = spooled.table.take(pa.array(order)).append_column("end", pa.array(ends))
-        pq.write_table(table, body, compression="zstd")
         store = self.stage.store
         return {
             "tokens": store.put(payload, "slices/", ".bin"),
-            "documents": store.put(body.getvalue(), "slices/", ".parquet"),
+            "documents": put_table(store, table, "slices/"),
             "rows": len(order),
         }
 
@@ -198,7 +195,7 @@ class MergeValidation:
         spooled = Spool(folder / "tokens", self.vocabulary)
         with meter.on("write"):
             for item in slices:
-                table = pq.read_table(io.BytesIO(store.read(item["documents"])))
+                table = get_table(store, item["documents"])
                 spooled.take_over(np.frombuffer(store.read(item["tokens"]), dtype), table)
             table = spooled.close()
             assert self.recipe.tokens is not None

@@ -1,7 +1,8 @@
-"""Read a run's Parquet tables back, row group by row group, for its report and for tracing."""
+"""A run's Parquet tables: small ones committed and read whole, any read back row group by row group."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -49,6 +50,18 @@ class RowGroup:
     def read(self, columns: Iterable[str]) -> pa.Table:
         """Read some columns, each as one chunk."""
         return self._file.read_row_group(self._number, columns=list(columns)).combine_chunks()
+
+
+def put_table(store: Store, table: pa.Table, prefix: str) -> str:
+    """Commit a table as one Parquet object; give its name, which begins with `prefix`."""
+    body = io.BytesIO()
+    pq.write_table(table, body, compression="zstd")
+    return store.put(body.getvalue(), prefix, ".parquet")
+
+
+def get_table(store: Store, name: str) -> pa.Table:
+    """Read a table back, whole."""
+    return pq.read_table(io.BytesIO(store.read(name)))
 
 
 @contextmanager

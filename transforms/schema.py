@@ -6,7 +6,7 @@ columns to the right of these and never remove one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -54,8 +54,6 @@ def id_words(ids: pa.FixedSizeBinaryArray) -> np.ndarray:
     """View ids as (n, 2) little-endian uint64 words."""
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
-    if isinstance(ids, pa.ChunkedArray):  # pyarrow before 15 keeps an empty chunked array
-        return np.empty((0, 2), "<u8")
     data = ids.buffers()[1]
     if data is None:
         return np.empty((0, 2), "<u8")
@@ -65,16 +63,3 @@ def id_words(ids: pa.FixedSizeBinaryArray) -> np.ndarray:
 def id_sum(ids: pa.FixedSizeBinaryArray) -> int:
     """Sum the first 8 bytes of each id, little-endian, modulo 2**64: equal sums mean equal sets."""
     return int(id_words(ids)[:, 0].sum(dtype=np.uint64)) if len(ids) else 0
-
-
-def batch_slices(sizes: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows of the given byte sizes into runs of at most 1,000 rows or 8 MiB (one larger row stands alone)."""
-    slices, start, held = [], 0, 0
-    for row, size in enumerate(sizes):
-        if row > start and (row - start >= BATCH_DOCUMENTS or held + int(size) > BATCH_BYTES):
-            slices.append((start, row))
-            start, held = row, 0
-        held += int(size)
-    if len(sizes) > start:
-        slices.append((start, len(sizes)))
-    return slices

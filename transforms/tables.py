@@ -12,7 +12,7 @@ from .. import InputError, StoreError
 from .files import open_input
 from .inflate import BLOCK
 from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, refuse_missing
-from .schema import BATCH_BYTES
+from .schema import BATCH_BYTES, BATCH_DOCUMENTS
 from .step import Outcome
 
 
@@ -55,7 +55,7 @@ def _row_group(
     rest = fields.rest(names)
     columns = sorted({*fields.mapped(), *rest} & set(names))
     size = max(table.metadata.row_group(group).total_byte_size, 1)
-    step = max(1, min(1_000, count * BATCH_BYTES // size))
+    step = max(1, min(BATCH_DOCUMENTS, count * BATCH_BYTES // size))
     done = 0
     try:
         for batch in table.iter_batches(step, row_groups=[group], columns=columns):

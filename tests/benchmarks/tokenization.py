@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from penstock.tokenizer import load_tokenizer
 from penstock.tokenizer.vocab import FileTokenizer
-from penstock.transforms.schema import batch_slices
+from penstock.transforms.schema import BATCH_BYTES, BATCH_DOCUMENTS
 
 Peer = Callable[[list[str]], list[list[int]]]
 
@@ -80,7 +80,16 @@ def peer_of(tokenizer: FileTokenizer) -> tuple[str, Peer]:
 
 def batches_of(texts: list[str]) -> list[list[str]]:
     """Cut as a run does: 1,000 documents or 8 MiB."""
-    return [texts[start:end] for start, end in batch_slices([len(text.encode()) for text in texts])]
+    batches: list[list[str]] = []
+    held = BATCH_BYTES
+    for text in texts:
+        size = len(text.encode())
+        if held + size > BATCH_BYTES or len(batches[-1]) >= BATCH_DOCUMENTS:
+            batches.append([])
+            held = 0
+        batches[-1].append(text)
+        held += size
+    return batches
 
 
 def in_turns(tokenizer: FileTokenizer, peer: Peer, batches: list[list[str]]) -> tuple[float, float, int, int]:
