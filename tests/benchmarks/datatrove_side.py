@@ -136,6 +136,8 @@ def run(pipeline: list[Any], logs: Path, tasks: int) -> dict[str, Any]:
         held, name = step["stats"], re.sub(r"[^ -~]+ *", "", step["name"]).lstrip(" -")  # emoji apart
         rules = {rule: total(value) for rule, value in held.items() if rule.startswith("dropped")}
         counts = {"in": total(held.get("total")), "out": total(held.get("forwarded")), **rules}
+        if "tokens" in held:
+            counts["tokens"] = total(held["tokens"])
         if "sandbox_ms" in held:
             counts["extraction_cpu_s"] = round(total(held["sandbox_ms"]) / 1000, 2)
         steps[name] = {"cpu_s": round(total(step["time_stats"]), 2), **counts}

@@ -1,0 +1,159 @@
+"""Each filter's speed beside datatrove's own, on the same documents with the same words, in turns; decisions compared.
+
+    python tests/benchmarks/rules.py DOCS.jsonl.zst… [--megabytes 50] [--sample 2] [--rounds 2] [--peer-env DIR]
+
+penstock scores every rule of a document, datatrove stops at the first that fires; both take the words that whitespace
+separates. datatrove's filters run in their own environment on a sample of the documents, spread over all of them.
+Prints one JSON line: MB of UTF-8 text per CPU-second, in one process (batches of 1,000 documents here, one at a time
+there), the best of the rounds; `differ`, documents of the sample that the two decide differently; `memory_mb`, the
+process's peak with the documents loaded and its rise while measuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from corpus import get, put, sample_of, texts_of
+from end_to_end import PEER_PACKAGES
+from process_tree import environment_python, load_average, run_tree
+
+BATCH = 1000
+KINDS = ("gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality")
+
+
+def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the documents and the sample; compile the kernels."""
+    texts = texts_of(arguments.documents, arguments.megabytes)
+    sample = sample_of(texts, arguments.sample)
+    size, some = put(texts, work / "texts"), put(sample, work / "sample")
+    for step in steps().values():
+        step.apply(batch_of(["compile me.\n\nTwice, please."]))
+    return {
+        "megabytes": round(size, 1), "documents": len(texts),
+        "sample_megabytes": round(some, 2), "sample_documents": len(sample),
+    }  # fmt: skip
+
+
+def steps() -> dict[str, Any]:
+    """Make penstock's filters; C4 as FineWeb has it."""
+    from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition
+
+    made = (GopherQuality(), GopherRepetition(), C4Quality(filter_no_terminal_punct=False), FineWebQuality())
+    return dict(zip(KINDS, made, strict=True))
+
+
+def batch_of(texts: list[str]) -> Any:
+    """Put texts into a batch."""
+    import pyarrow as pa
+
+    return pa.record_batch({"text": pa.array(texts, pa.large_string())})
+
+
+def peak_mb() -> float:
+    """Give the peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+    """Time each filter on all documents; give its decisions on the sample."""
+    texts, sample = get(work / "texts"), batch_of(get(work / "sample"))
+    batches = [batch_of(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    del texts
+    loaded, seconds, decisions = peak_mb(), {}, {}
+    for kind, step in steps().items():
+        reasons = step.apply(sample).reasons.to_pylist()
+        decisions[kind] = [reason and reason.partition("/")[2] for reason in reasons]
+        start = time.process_time()
+        for batch in batches:
+            step.apply(batch)
+        seconds[kind] = time.process_time() - start
+    return {"seconds": seconds, "decisions": decisions, "memory_mb": [round(loaded), round(peak_mb() - loaded)]}
+
+
+def datatrove_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+    """Time datatrove's filters on the sample, in its own environment; give their decisions."""
+    import datatrove_side as peer
+    from datatrove.data import Document
+
+    peer.whitespace_words()
+    filters = dict(zip(KINDS, (
+        peer.GopherQualityFilter(), peer.GopherRepetitionFilter(), peer.C4QualityFilter(filter_no_terminal_punct=False),
+        peer.FineWebQualityFilter(),
+    ), strict=True))  # fmt: skip
+    texts = get(work / "sample")
+    loaded, seconds, decisions = peak_mb(), {}, {}
+    for kind, one in filters.items():
+        documents = [Document(text=text, id=str(number)) for number, text in enumerate(texts)]
+        start = time.process_time()
+        results = [one.filter(document) for document in documents]
+        seconds[kind] = time.process_time() - start
+        decisions[kind] = [result[1] if isinstance(result, tuple) else None for result in results]
+    return {"seconds": seconds, "decisions": decisions, "memory_mb": [round(loaded), round(peak_mb() - loaded)]}
+
+
+SIDES: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
+    "prepare": prepare_side, "penstock": penstock_side, "datatrove": datatrove_side,
+}  # fmt: skip
+
+
+def table(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any]) -> dict[str, Any]:
+    """Give each filter's rates, ratio and differences."""
+    found = {}
+    for kind in KINDS:
+        own = sizes["megabytes"] / min(one["penstock"]["seconds"][kind] for one in rounds)
+        peer = sizes["sample_megabytes"] / min(one["datatrove"]["seconds"][kind] for one in rounds)
+        pairs = zip(rounds[0]["penstock"]["decisions"][kind], rounds[0]["datatrove"]["decisions"][kind], strict=True)
+        found[kind] = {
+            "mb_per_cpu_s": round(own, 1), "datatrove_mb_per_cpu_s": round(peer, 3), "ratio": round(own / peer, 1),
+            "differ": sum(mine != other for mine, other in pairs),
+        }  # fmt: skip
+    return found
+
+
+def main() -> int:
+    """Measure in turns; print one JSON line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("documents", nargs="*")
+    parser.add_argument("--megabytes", type=float, default=50.0)
+    parser.add_argument("--sample", type=float, default=2.0, help="MB that datatrove gets")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=300, help="seconds that one side may take")
+    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "penstock" / "datatrove-env")
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(SIDES[arguments.side](arguments.work, arguments)))
+        return 0
+    peer = environment_python(arguments.peer_env, PEER_PACKAGES)
+    own = [sys.executable, __file__, "--side"]
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as work:
+        amounts = ["--megabytes", str(arguments.megabytes), "--sample", str(arguments.sample)]
+        files = [os.path.abspath(path) for path in arguments.documents]
+        sizes, _ = run_tree([*own, "prepare", "--work", work, *amounts, *files], arguments.limit)
+        rounds = [
+            {
+                "penstock": run_tree([*own, "penstock", "--work", work], arguments.limit)[0],
+                "datatrove": run_tree([str(peer), __file__, "--side", "datatrove", "--work", work], arguments.limit)[0],
+            }
+            for _ in range(arguments.rounds)
+        ]
+    memory = {side: rounds[0][side]["memory_mb"] for side in ("penstock", "datatrove")}
+    print(json.dumps({
+        "benchmark": "rules", **sizes, **table(rounds, sizes), "memory_mb_loaded_and_rise": memory,
+        "load_average": load_average(),
+    }))  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
