@@ -7,7 +7,6 @@ traceback.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -51,14 +50,21 @@ def guarded(call: Callable[[Any], int], arguments: Any) -> int:
             error, (RequestError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
         )
         return 2 if wrong else 1
+    except Exception as error:
+        if arguments.debug:
+            raise
+        what = f"{type(error).__name__}: {sentence(error)}"
+        print(f"penstock: a fault that penstock did not foresee, {what}; --debug shows where", file=sys.stderr)
+        return 1
 
 
 def sentence(error: BaseException) -> str:
     """Say an error in one line."""
+    from .failures import full_disk
+
     if isinstance(error, OSError) and not isinstance(error, PenstockError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = error.filename or "the scratch folder"
-            return f"no space left on the disk of {full}; make room (TMPDIR moves the scratch folder) and run again"
+        if (full := full_disk(error)) is not None:
+            return full
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     return " ".join(str(error).split())
 

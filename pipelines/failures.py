@@ -6,9 +6,11 @@ task a worker that died was at, and that another worker has failed, so that the 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from typing import Any
 from .. import PenstockError, RunError
 
 _MARK = "penstock-error "
+RESERVED = 1 << 16  # bytes; a marked line has at most 20,000 characters of traceback
 
 
 class TaskFailure(Exception):
@@ -30,7 +33,22 @@ def marked(error: BaseException, name: str = "") -> str:
     if _MARK in str(error):
         return str(error)
     trace = "".join(traceback.format_exception(error))[-20_000:]
-    return _MARK + json.dumps({"class": type(error).__name__, "message": str(error), "at": name, "trace": trace})
+    full = full_disk(error)
+    said = {"class": "StoreError" if full else type(error).__name__, "message": full or str(error)}
+    return _MARK + json.dumps({**said, "at": name, "trace": trace})
+
+
+def full_disk(error: BaseException) -> str | None:
+    """Say that a disk is full, and which; None where the error is another, or penstock's own."""
+    if not isinstance(error, OSError) or isinstance(error, PenstockError):
+        return None
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    where = error.filename or f"the scratch folder {tempfile.gettempdir()}"
+    return (
+        f"no space left on the disk of {where}; make room (TMPDIR moves the scratch folder) and run the same command "
+        "again, what is committed is kept"
+    )
 
 
 def original(job: str, text: str) -> PenstockError:
@@ -72,10 +90,29 @@ class Desk:
         """Where the first failure is written, as its marked line."""
         return Path(self.path, "failed")
 
+    @property
+    def spare(self) -> Path:
+        """Where room is kept for a failure's line, for the failure may be that the disk is full."""
+        return Path(self.path, "spare")
+
+    def reserve(self) -> Desk:
+        """Take the room that a failure's line needs, before work starts."""
+        self.spare.write_bytes(bytes(RESERVED))
+        return self
+
     def fail(self, line: str) -> None:
         """Report a failure; the first one stands."""
-        with suppress(FileExistsError), open(self.failed, "x", encoding="utf-8") as file:
-            file.write(line)
+        try:
+            with open(self.failed, "x", encoding="utf-8") as file:
+                file.write(line)
+        except FileExistsError:
+            return
+        except OSError:  # the disk is full: half a line would hide that
+            self.failed.unlink(missing_ok=True)
+            with suppress(FileNotFoundError), self.spare.open("r+b") as reserved:
+                reserved.write(line.encode())
+                reserved.truncate()
+                self.spare.rename(self.failed)
 
     def failure(self) -> str | None:
         """Read the first failure's marked line; None where nothing has failed."""
@@ -85,8 +122,9 @@ class Desk:
             return None
 
     def note(self, name: str) -> None:
-        """Note what this process is at."""
-        Path(self.path, str(os.getpid())).write_text(name, encoding="utf-8")
+        """Note what this process is at; not on a full disk, where the task itself fails and says so."""
+        with suppress(OSError):
+            Path(self.path, str(os.getpid())).write_text(name, encoding="utf-8")
 
     def noted(self, pid: int) -> str:
         """Read what a process is at, or was."""

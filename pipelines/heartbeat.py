@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,7 +78,8 @@ class Heartbeat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._path is not None and kind is None:
+        # A full disk or a store out of reach is no record's doing.
+        if self._path is not None and (kind is None or issubclass(kind, OSError)):
             self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
@@ -86,7 +88,8 @@ class Heartbeat:
             return
         self._last = now
         # Written in place: a torn reading is shown for half a second and decides nothing.
-        self._path.write_text(json.dumps(self._said), encoding="utf-8")
+        with suppress(OSError):  # on a full disk the commit will say so, and better
+            self._path.write_text(json.dumps(self._said), encoding="utf-8")
 
 
 def heartbeats(run: Store) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def run_job(job: Job, options: RunnerOptions | None = None) -> None:
         with session(options) as options:
             return run_job(job, options)
     with _quiet(), tempfile.TemporaryDirectory(prefix="penstock-") as path:
-        desk, line = Desk(path), None
+        desk, line = Desk(path).reserve(), None
         try:
             _local(job, options, desk) if options.runner == "local" else _elsewhere(job, options, desk)
         except PenstockError:
