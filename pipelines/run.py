@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import RunError
+from .. import RequestError, RunError, StoreError
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .chunks import chunk, tasks_of
@@ -34,7 +34,7 @@ from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
 from .summary import cost, summarize
 from .survivors import RowGroup, Survivors, receipt_items
-from .vocabulary import RunTokenizer, checked, make_vocabulary, vocabulary_stage
+from .vocabulary import RunTokenizer, checked, given_tokenizer, make_vocabulary, vocabulary_stage
 
 IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
 COMPRESSED = (".gz", ".zst", ".parquet")  # weigh about four times their size in text
@@ -91,8 +91,7 @@ def run(
     """
     chosen = options or RunnerOptions(runner=runner, workers=workers)
     preflight(chosen)
-    store = Store(str(output or Path("runs") / recipe.name), **(store_options or {}))
-    store.require_exclusive()
+    store = open_output(recipe, str(output or Path("runs") / recipe.name), store_options or {})
     # Workers import custom steps from where this process found them.
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([path for path in sys.path if path] + [os.getcwd()]))
     state = Run(recipe, store, chosen, Progress(quiet=quiet))
@@ -102,11 +101,39 @@ def run(
         return stages(state)
 
 
+def open_output(recipe: Recipe, output: str, store_options: dict[str, Any]) -> Store:
+    """Open the run's folder; refuse one that cannot hold a run, or that a later run would read as its input."""
+    store = Store(output, **store_options)
+    try:
+        store.require_exclusive()
+    except StoreError as error:
+        raise RequestError(str(error)) from error
+    folder = store.local("")
+    if folder is None:
+        return store
+    standing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not standing.is_dir():
+        raise RequestError(f"the output {output} cannot be a folder: {standing} is a file")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise RequestError(f"the output {output} may not be written: permission denied for {standing}")
+    for name, item in recipe.inputs.items():
+        root, deep, _ = item.path.partition("**")
+        covers = Path(root).resolve() if deep or os.path.isdir(root) else None
+        if covers is not None and folder.resolve().is_relative_to(covers):
+            raise RequestError(
+                f"the output {output} lies in the input {name!r} ({item.path}), where the next run would read what "
+                "this one wrote: put it elsewhere"
+            )
+    return store
+
+
 def stages(state: Run) -> dict[str, Any]:
     """Go through the stages, each from what the one before it committed."""
     recipe, store = state.recipe, state.store
     tasks = plan_inputs(recipe)
     require_tasks(tasks)
+    if (given := given_tokenizer(recipe)) is not None:
+        run_vocabulary(recipe, given)
     compile_kernels(state)
     receipts = documents(state, tasks)
     groups, parts = tabulate(state, receipts)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from .. import RequestError
+from .. import CorruptDataError, RecipeError, RequestError
 from ..sharding.store import Store
 from ..tokenizer import load_tokenizer
 from ..tokenizer.train import train_sentencepiece
@@ -48,6 +48,16 @@ def given_files(recipe: Recipe) -> dict[str, bytes]:
     """Read the tokenizer file that the recipe names, first, and the one it is read with, where there is one."""
     assert recipe.tokenizer is not None
     return vocabulary_files(str(recipe.tokenizer.path))
+
+
+def given_tokenizer(recipe: Recipe) -> FileTokenizer | None:
+    """Open the tokenizer file that the recipe names, if any: a wrong one is refused before anything is read."""
+    if recipe.tokens is None or recipe.tokenizer is None or recipe.tokenizer.path is None:
+        return None
+    try:
+        return load_tokenizer(recipe.tokenizer.path, eos=recipe.tokenizer.eos)
+    except CorruptDataError as error:
+        raise RecipeError(f"tokenizer.path: {error}") from error
 
 
 def make_vocabulary(stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Sequence[RowGroup]) -> Receipt:
