@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import recipe_over
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -48,12 +49,5 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_recipe(corpus: Path) -> dict[str, Any]:
-    """A recipe without models over the corpus: dedup, a small vocabulary, two packs, a validation share."""
-    return {
-        "name": "small",
-        "inputs": {"docs": {"path": str(corpus), "fields": {"text": "text", "id": "key"}}},
-        "dedup": {},
-        "text": {"format": "jsonl"},
-        "tokenizer": {"train": {"vocab_size": 400}},
-        "tokens": {"validation": 0.1, "packs": [{"length": 64}, {"length": 128, "policy": "concat"}]},
-    }
+    """The small recipe over the corpus."""
+    return recipe_over(corpus)

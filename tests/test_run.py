@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from small_run import recipe_over
 
 from penstock import InputError, Recipe, ReconciliationError, RequestError, RunError, run
 from penstock.pipelines.runners import RunnerOptions
@@ -38,16 +39,10 @@ def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return output, go(recipe_over(corpus), output)
 
 
-def recipe_over(folder: Path, **fields: Any) -> Value:
-    return {
-        "name": "small",
-        "inputs": {"docs": {"path": str(folder), "fields": {"text": "text", "id": "key"}}},
-        "dedup": {},
-        "text": {"format": "jsonl"},
-        "tokenizer": {"train": {"vocab_size": 400}},
-        "tokens": {"validation": 0.1, "packs": [{"length": 64}, {"length": 128, "policy": "concat"}]},
-        **fields,
-    }
+@pytest.fixture(scope="module")
+def in_small_tasks(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Value:
+    """The manifest of a run cut into many tasks, in one process."""
+    return go(recipe_over(corpus, task_bytes=20_000), tmp_path_factory.mktemp("alone"))
 
 
 def test_every_document_is_accounted_for(finished: tuple[Path, Value]) -> None:
@@ -106,20 +101,13 @@ def test_every_removal_names_what_was_kept(finished: tuple[Path, Value]) -> None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(finished: tuple[Path, Value], corpus: Path, tmp_path: Path, workers: int) -> None:
-    options = RunnerOptions(workers=workers)
-    value = recipe_over(corpus, task_bytes=20_000)
-    alone = go(value, tmp_path / "alone")
-    import penstock.pipelines.run as module
-
-    patched = pytest.MonkeyPatch()
-    patched.setattr(module, "IN_PROCESS_BYTES", 0)
-    try:
-        shared = go(value, tmp_path / "shared", options=options)
-    finally:
-        patched.undo()
-    assert alone["tokens_sha256"] == shared["tokens_sha256"]
-    assert alone["stages"] == shared["stages"]
+def test_workers_change_nothing(
+    in_small_tasks: Value, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr("penstock.pipelines.run.IN_PROCESS_BYTES", 0)
+    shared = go(recipe_over(corpus, task_bytes=20_000), tmp_path, options=RunnerOptions(workers=workers))
+    assert shared["tokens_sha256"] == in_small_tasks["tokens_sha256"]
+    assert shared["stages"] == in_small_tasks["stages"]
 
 
 def test_another_root_changes_nothing(finished: tuple[Path, Value], corpus: Path, tmp_path: Path) -> None:
