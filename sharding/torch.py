@@ -80,7 +80,7 @@ class TorchBatch:
         return int(np.diff(self.numpy.cu_seqlens).max(initial=0))
 
 
-class TorchLoader(data.IterableDataset):  # type: ignore[misc, name-defined, unused-ignore]
+class TorchLoader(data.IterableDataset):  # type: ignore[misc, name-defined]
     """Iterate over this rank's rows of each global batch as tensors.
 
     Takes what `StreamingLoader` takes, and:
