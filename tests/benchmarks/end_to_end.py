@@ -15,10 +15,10 @@ seconds of each stage and step, and the ratios without extraction, which is the 
 what the run's tasks take more (Parquet, commits, heartbeat), `overhead_of_the_run` what the processes do: imports,
 Beam, planning, report.
 
-Where the sides keep different pages with one extractor: datatrove's words are whitespace's here, and the sentences that
-C4 counts those of a pattern in `datatrove_side.py`, nearly penstock's; it sends pages of any HTTP status through the
-rules; and its permutations are others, so that pairs near MinHash's threshold fall otherwise. `pages_after_rules` counts
-pages by URL. As it ships, other text and other words go through the rules, and few pages are kept by both.
+Where the sides keep different pages with one extractor: C4's sentences are those of a pattern in `datatrove_side.py`,
+nearly penstock's; datatrove sends pages of any HTTP status through the rules; and its permutations are others, so that
+pairs near MinHash's threshold fall otherwise. `pages_after_rules` counts pages by URL. As it ships, other text and
+other words go through the rules, and few pages are kept by both.
 
 What bounds the ratio: extraction is most of penstock's time and costs both the same, and a page that falls early costs
 datatrove little. Where `overhead_of_the_run` is large, the input is small: two workers take 5 CPU-seconds to start,
@@ -28,17 +28,12 @@ client and report 3, whatever the input; `--copies` shows it.
 from __future__ import annotations
 
 import argparse
-import gzip
-import importlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-import time
 import zlib
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,168 +84,6 @@ def cut(path: Path, folder: Path, limit: int | None, copies: int) -> tuple[int, 
     return len(taken) * copies, sum(taken) * copies
 
 
-def prepare_side(work: Path) -> dict[str, Any]:
-    """Train the byte-level BPE of 8,000 ids that both sides use, on the first pages of every file."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    from penstock.transforms import ExtractHtml
-    from penstock.transforms.readers import Piece, read
-
-    texts: list[str] = []
-    for path in sorted((work / "warcs").iterdir()):
-        outcome = next(iter(read(Piece(str(path), "web", path.name, "warc", path.stat().st_size))))
-        some = outcome.batch.slice(0, 100)
-        texts += [text for text in ExtractHtml().apply(some).batch.column("text").to_pylist() if text]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=8000, special_tokens=["<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.save(str(work / "tokenizer.json"))
-    return {}
-
-
-def recipe(work: Path) -> dict[str, Any]:
-    """Write penstock's side of the recipe: FineWeb's, as far as both sides have it."""
-    return {
-        "name": "bench",
-        "inputs": {"web": {"path": str(work / "warcs")}},
-        # A task a file, as the peer has it.
-        "task_bytes": max(path.stat().st_size for path in (work / "warcs").iterdir()) + 1,
-        "steps": [
-            "extract_html", {"language_id": {"minimum": 0.65, "languages": ["en"]}}, "gopher_repetition",
-            "gopher_quality", {"c4_quality": {"filter_no_terminal_punct": False}}, "fineweb_quality",
-        ],
-        "dedup": {"exact": False},
-        "tokenizer": {"path": str(work / "tokenizer.json"), "eos": "<|endoftext|>"},
-        "tokens": {"packs": [{"length": 2048, "policy": "concat"}], "validation": 0.0},
-    }  # fmt: skip
-
-
-def warm_side(work: Path) -> dict[str, Any]:
-    """Compile every kernel of the recipe; give CPU seconds, from the first import on."""
-    from penstock import Recipe
-    from penstock.pipelines.ingest import warm
-    from penstock.pipelines.match import warm_match
-
-    value = Recipe.from_value(recipe(work))
-    start = time.process_time()
-    warm(value.steps)
-    warm_match(value.dedup)
-    return {"cpu_s": round(time.process_time() - start, 2)}
-
-
-def penstock_side(work: Path) -> dict[str, Any]:
-    """Run penstock's side; give its manifest's figures, and the wall and client CPU seconds of each phase."""
-    from penstock import Recipe, run
-    from penstock.pipelines.runners import RunnerOptions
-
-    module, phases = importlib.import_module("penstock.pipelines.run"), {"imports": {"cpu_s": time.process_time()}}
-
-    def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
-            wall, cpu = time.perf_counter(), time.process_time()
-            try:
-                return inner(*given)
-            finally:
-                phases[name] = {"wall_s": time.perf_counter() - wall, "client_cpu_s": time.process_time() - cpu}
-
-        return call
-
-    for name in ("plan_inputs", "compile_kernels", "documents", "duplicates", "publish", "conclude"):
-        setattr(module, name, timed(name, getattr(module, name)))
-    options = RunnerOptions(workers=workers())
-    manifest = run(Recipe.from_value(recipe(work)), work / "out", options=options, quiet=True)
-    keys = ("documents_in", "kept", "rejected", "duplicates", "quarantined", "tokens", "cost", "tables", "stages")
-    rounded = {name: {key: round(value, 2) for key, value in phase.items()} for name, phase in phases.items()}
-    return {**{key: manifest[key] for key in keys}, "phases": rounded}
-
-
-def bare_side(work: Path) -> dict[str, Any]:
-    """Call the same functions in a loop: read, steps, signatures, links, tokens; give CPU seconds by function."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from penstock import Recipe
-    from penstock.pipelines.recipe import step_kind
-    from penstock.tokenizer import load_tokenizer
-    from penstock.transforms.kernels.graph import components, link, spanning_forest
-    from penstock.transforms.readers import Piece, read
-
-    value = Recipe.from_value(recipe(work))
-    warm_side(work)
-    tokenizer = load_tokenizer(value.tokenizer.path)
-    tokenizer.encode(pa.array(["warm"]))
-    spent: Counter[str] = Counter()
-
-    def on(name: str, call: Callable[[], Any]) -> Any:
-        start = time.process_time()
-        result = call()
-        spent[name] += time.process_time() - start
-        return result
-
-    kept = []
-    for path in sorted((work / "warcs").iterdir()):
-        outcomes = read(Piece(str(path), "web", path.name, "warc", path.stat().st_size))
-        while (outcome := on("read", lambda held=outcomes: next(held, None))) is not None:
-            batch = settled(outcome)
-            for step in value.steps:
-                if len(batch):
-                    batch = settled(on(step_kind(step), lambda held=batch, step=step: step.apply(held)))
-            kept.append(batch.column("text"))
-    texts = pa.chunked_array(kept).combine_chunks()
-
-    def unique() -> Any:
-        digests, places = value.dedup.minhash.digests(texts), np.arange(len(texts), dtype=np.uint64)
-        nodes, labels = components(spanning_forest(np.concatenate([link(band, places) for band in digests])))
-        return texts.filter(pa.array(~np.isin(places, nodes[nodes != labels])))
-
-    survivors = on("minhash", unique)
-    for start in range(0, len(survivors), 1000):
-        on("tokenize", lambda start=start: tokenizer.encode(survivors.slice(start, 1000)))
-    characters = pc.sum(pc.binary_length(texts)).as_py()
-    return {
-        "cpu_s": round(sum(spent.values()), 2), "by": {name: round(value, 3) for name, value in spent.items()},
-        "documents_after_rules": len(texts), "kept": len(survivors), "text_mb_after_rules": round(characters / 1e6, 1),
-    }  # fmt: skip
-
-
-def settled(outcome: Any) -> Any:
-    """Keep the rows that did not fall out."""
-    stays = outcome.reasons.is_null()
-    if outcome.errors is not None:
-        import pyarrow.compute as pc
-
-        stays = pc.and_(stays, outcome.errors.is_null())
-    return outcome.batch.filter(stays)
-
-
-def compare_side(work: Path) -> dict[str, Any]:
-    """Tell which pages the rules of both sides kept, by URL, and why penstock dropped what only the peer kept."""
-    import pyarrow.parquet as pq
-
-    stage = work / "out" / "documents" / json.loads((work / "out" / "manifest.json").read_text())["stages"]["documents"]
-    fates: dict[str, str] = {}
-    for path in stage.glob("data/ledger-*.parquet"):
-        for row in pq.read_table(path, columns=["url", "fate", "rule"]).to_pylist():
-            if fates.get(row["url"]) != "kept":  # of pages fetched twice, one that was kept
-                fates[row["url"]] = "kept" if row["fate"] == "kept" else row["rule"] or row["fate"]
-    bodies = [gzip.decompress(path.read_bytes()) for path in (work / "peer" / "documents").glob("*.gz")]
-    peer = {json.loads(line)["metadata"]["url"] for body in bodies for line in body.splitlines()}
-    own = {url for url, fate in fates.items() if fate == "kept"}
-    return {
-        "both": len(own & peer), "only_penstock": len(own - peer), "only_datatrove": len(peer - own),
-        "only_datatrove_by_penstocks_rule": dict(Counter(fates.get(url, "not met") for url in peer - own)),
-    }  # fmt: skip
-
-
-SIDES = {
-    "prepare": prepare_side, "warm": warm_side, "penstock": penstock_side, "bare": bare_side, "compare": compare_side,
-}  # fmt: skip
-
-
 def workers() -> int:
     """Count the cores that both sides use."""
     return len(os.sched_getaffinity(0))
@@ -264,8 +97,8 @@ class Bench:
         self.named = {"NUMBA_CACHE_DIR": str(work / "numba"), "BENCH_WORKERS": str(workers())}
 
     def side(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run one of this file's sides in a process of its own."""
-        command = [sys.executable, __file__, "--side", name, "--work", str(self.work)]
+        """Run one part of `penstock_side.py`."""
+        command = [sys.executable, str(HERE / "penstock_side.py"), name, str(self.work)]
         return run_tree(command, self.arguments.limit, self.named)
 
     def penstock(self) -> dict[str, Any]:
@@ -326,21 +159,14 @@ def verdict(rounds: list[dict[str, Any]], decoded: int) -> dict[str, Any]:
 def main() -> int:
     """Prepare, run the rounds, print the line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--warc", type=Path)
+    parser.add_argument("--warc", type=Path, required=True)
     parser.add_argument("--records", type=int, help="only so many records, from all over the file")
     parser.add_argument("--copies", type=int, default=1, help="each file so many times: what processes cost is fixed")
     parser.add_argument("--shipped", action="store_true", help="datatrove as it ships: trafilatura and spaCy's words")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=float, default=1800, help="seconds that one side may take")
     parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "penstock" / "datatrove-env")
-    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(SIDES[arguments.side](arguments.work)))
-        return 0
-    if arguments.warc is None:
-        parser.error("--warc names the input")
     # The main process stays small: the peak memory of what it starts begins with its own.
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         bench = Bench(Path(folder), environment_python(arguments.peer_env, PEER_PACKAGES), arguments)

@@ -39,11 +39,11 @@ def run_tree(
         tree = Tree(process.pid)
         while tree.code is None and time.perf_counter() - start < limit:
             tree.look()
-        wall = time.perf_counter() - start
+        wall, code = time.perf_counter() - start, tree.code
         tree.end()
         process.returncode = tree.code
-        if tree.code != 0:
-            why = f"was ended after {limit:.0f} s" if tree.code is None else f"ended with code {tree.code}"
+        if code != 0:
+            why = f"was ended after {limit:.0f} s" if code is None else f"ended with code {code}"
             raise SystemExit(f"{' '.join(command)}\n{why}; the end of its stderr:\n{tail(err)}")
         figures = {"wall_s": round(wall, 2), "cpu_s": round(tree.cpu, 2), "peak_rss_mb": tree.rss_kb // 1024}
         return json.loads(tail(out, 1 << 24).splitlines()[-1]), {**figures, "peak_pss_mb": tree.pss_kb // 1024}
