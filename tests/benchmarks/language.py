@@ -67,7 +67,7 @@ def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     loaded = peak_mb()
     seconds = sum(label(texts[start : start + BATCH])[2] for start in range(0, len(texts), BATCH))
     rise = peak_mb() - loaded
-    labels, scores, _ = label(get(work / "sample"))
+    labels, scores = label(get(work / "sample"))[:2]
     return {"seconds": seconds, "labels": labels, "scores": scores, "memory_mb": [round(loaded), round(rise)]}
 
 

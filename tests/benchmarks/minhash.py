@@ -157,7 +157,7 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
 def verdict(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any], rows: int, some: int) -> dict[str, Any]:
     """Give rates and ratios."""
     def least(side: str, name: str) -> float:
-        return min(one[side][name] for one in rounds)
+        return min(float(one[side][name]) for one in rounds)
 
     own, linked = sizes["megabytes"] / least("penstock", "signing"), rows / least("penstock", "clustering")
     peer, given = (sizes["sample_megabytes"] / least("datasketch", name) for name in ("signing", "given"))

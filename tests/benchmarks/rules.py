@@ -83,11 +83,12 @@ def datatrove_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     """Time datatrove's filters on the sample, in its own environment; give their decisions."""
     import datatrove_side as peer
     from datatrove.data import Document
+    from datatrove.pipeline import filters as rules
 
     peer.whitespace_words()
     filters = dict(zip(KINDS, (
-        peer.GopherQualityFilter(), peer.GopherRepetitionFilter(), peer.C4QualityFilter(filter_no_terminal_punct=False),
-        peer.FineWebQualityFilter(),
+        rules.GopherQualityFilter(), rules.GopherRepetitionFilter(),
+        rules.C4QualityFilter(filter_no_terminal_punct=False), rules.FineWebQualityFilter(),
     ), strict=True))  # fmt: skip
     texts = get(work / "sample")
     loaded, seconds, decisions = peak_mb(), {}, {}
