@@ -12,7 +12,7 @@ import importlib
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def warm_side(work: Path) -> dict[str, Any]:
     value = Recipe.from_value(recipe(work))
     start = time.process_time()
     warm(value.steps)
+    assert value.dedup is not None
     warm_match(value.dedup)
     return {"cpu_s": round(time.process_time() - start, 2)}
 
@@ -110,35 +111,38 @@ def bare_side(work: Path) -> dict[str, Any]:
 
     value = Recipe.from_value(recipe(work))
     warm_side(work)
-    tokenizer = load_tokenizer(value.tokenizer.path)
+    tokenizer, dedup = load_tokenizer(work / "tokenizer.json"), value.dedup
+    assert dedup is not None
+    assert dedup.minhash is not None
+    minhash = dedup.minhash
     tokenizer.encode(pa.array(["warm"]))
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
 
-    def on(name: str, call: Callable[[], Any]) -> Any:
+    def on(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         start = time.process_time()
-        result = call()
+        result = call(*arguments)
         spent[name] += time.process_time() - start
         return result
 
     kept = []
     for path in sorted((work / "warcs").iterdir()):
         outcomes = read(Piece(str(path), "web", path.name, "warc", path.stat().st_size))
-        while (outcome := on("read", lambda held=outcomes: next(held, None))) is not None:
+        while (outcome := on("read", next, outcomes, None)) is not None:
             batch = settled(outcome)
             for step in value.steps:
                 if len(batch):
-                    batch = settled(on(step_kind(step), lambda held=batch, step=step: step.apply(held)))
+                    batch = settled(on(step_kind(step), step.apply, batch))
             kept.append(batch.column("text"))
     texts = pa.chunked_array(kept).combine_chunks()
 
     def unique() -> Any:
-        digests, places = value.dedup.minhash.digests(texts), np.arange(len(texts), dtype=np.uint64)
+        digests, places = minhash.digests(texts), np.arange(len(texts), dtype=np.uint64)
         nodes, labels = components(spanning_forest(np.concatenate([link(band, places) for band in digests])))
         return texts.filter(pa.array(~np.isin(places, nodes[nodes != labels])))
 
     survivors = on("minhash", unique)
     for start in range(0, len(survivors), 1000):
-        on("tokenize", lambda start=start: tokenizer.encode(survivors.slice(start, 1000)))
+        on("tokenize", tokenizer.encode, survivors.slice(start, 1000))
     characters = pc.sum(pc.binary_length(texts)).as_py()
     return {
         "cpu_s": round(sum(spent.values()), 2), "by": {name: round(value, 3) for name, value in spent.items()},

@@ -59,7 +59,8 @@ class Tree:
     """A process and what it started."""
 
     def __init__(self, pid: int) -> None:
-        self.pid, self.code = pid, None
+        self.pid = pid
+        self.code: int | None = None
         self.cpu, self.rss_kb, self.pss_kb = 0.0, 0, 0
 
     def look(self) -> None:
