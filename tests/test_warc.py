@@ -134,6 +134,16 @@ def test_rows_that_share_a_member_count_on(tmp_path: Path) -> None:
     assert [row["place"] for row in rows] == [0, *range(len(first), len(first) + 3001)]
 
 
+def test_a_member_cut_short_never_swallows_the_last_one() -> None:
+    """Its decoder may take the bytes that follow for its own, up to the end of the file."""
+    parts = [gzip.compress(one, 6, mtime=0) for one in PAGES]
+    for hurt, last in ((11, 4), (7, 2), (3, 0), (0, 0)):
+        for size in range(20, len(parts[hurt]) - 12, 5):  # beyond, the record itself is whole
+            found = cut(parts[hurt][:size] + parts[last], packed=True)
+            assert [frame.body for frame in found if frame.error is None] == [PAGES[last][:-4]], (hurt, last, size)
+            assert "the gzip stream is damaged" in [frame.error for frame in found]
+
+
 def test_a_truncated_gzip_says_so(tmp_path: Path) -> None:
     data = b"".join(map(gzip.compress, PAGES))
     for lost in (1, 9, 200, len(gzip.compress(PAGES[-1])) - 12):

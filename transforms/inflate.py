@@ -18,7 +18,7 @@ from fastwarc.stream_io import BrotliReader
 from .rows import LARGEST_RECORD, RAW_BYTES
 
 BLOCK = 1 << 18
-KEPT = 1 << 16
+KEPT = 1 << 18
 PROBE = 1 << 10  # bytes of a member by which it is told from chance
 Codec = Literal["none", "gzip", "zstd"]
 MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -90,8 +90,9 @@ class _Source:
         """
         if self.at < len(self.block):
             return True
-        kept, block = self.block[-KEPT:], self.read()
-        self.block, self.at = kept + block, len(kept)
+        if block := self.read():
+            kept = self.block[-KEPT:]
+            self.block, self.at = kept + block, len(kept)
         return bool(block)
 
     def skip_padding(self) -> bool:
@@ -146,7 +147,9 @@ def _member(source: _Source, codec: Codec) -> Iterator[Event]:
     member = source.begin_member()
     while not inflate.eof:
         if not source.more():
-            yield Damage(f"the {codec} stream ends before its end mark: the file is cut short", b"", member)
+            raw = source.resync(codec)  # a member cut in the midst may have swallowed those behind it
+            ends = "is damaged" if source.more() else "ends before its end mark: the file is cut short"
+            yield Damage(f"the {codec} stream {ends}", raw, member)
             return
         piece = source.block[source.at : source.at + step]
         try:
