@@ -59,10 +59,17 @@ def build_step(name: str, fields: dict[str, Any]) -> Step:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            step = getattr(import_module(module), attribute)(**fields)
+            make = getattr(import_module(module), attribute)
+        except (Exception, SystemExit) as error:  # it is the user's code
+            raise ValueError(
+                f"the step {name!r} cannot be imported: {type(error).__name__}: {error}; start from the folder that "
+                "holds its module, or name that in PYTHONPATH"
+            ) from error
+        try:
+            step = make(**fields)
         except ValidationError:
             raise
-        except (Exception, SystemExit) as error:  # it is the user's code
+        except (Exception, SystemExit) as error:
             raise ValueError(f"the step {name!r} cannot be made: {type(error).__name__}: {error}") from error
         if not isinstance(step, Step):
             raise ValueError(f"{name!r} has no method apply(batch)")
