@@ -58,15 +58,15 @@ def made(rows: int) -> Any:
     """Make signatures (rows, 112) uint32, the same first ones for any number; a tenth of them repeat an earlier one."""
     import numpy as np
 
-    parts = []
-    for number in range(-(-rows // BATCH)):
+    found = np.empty((-(-rows // BATCH) * BATCH, BANDS * ROWS), np.uint32)
+    for number in range(len(found) // BATCH):
         chance = np.random.default_rng(number)
         values = chance.integers(0, 1 << 32, (BATCH, BANDS, ROWS), np.uint32)
         copies = chance.integers(BATCH // 10, BATCH, BATCH // 10)
         shared = chance.random((len(copies), BANDS)) < chance.random((len(copies), 1))
         values[copies] = np.where(shared[:, :, None], values[chance.integers(0, copies)], values[copies])
-        parts.append(values.reshape(BATCH, BANDS * ROWS))
-    return np.concatenate(parts)[:rows]
+        found[number * BATCH : (number + 1) * BATCH] = values.reshape(BATCH, -1)
+    return found[:rows]
 
 
 def clusters(signatures: Any) -> Any:
