@@ -18,8 +18,9 @@ import zstandard
 from ..sharding.store import Store
 from ..transforms.schema import id_sum
 from .heartbeat import Heartbeat
-from .recipe import Recipe, step_fingerprint
+from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors
 
 

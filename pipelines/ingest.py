@@ -23,8 +23,9 @@ from ..transforms.step import Outcome, Step
 from .heartbeat import Heartbeat
 from .ledger import PartWriter
 from .plan import IngestTask
-from .recipe import Recipe, step_fingerprint, step_kind
+from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .steps import step_fingerprint, step_kind
 
 READER = -1  # the reader's number among the steps
 

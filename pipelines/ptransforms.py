@@ -29,7 +29,7 @@ from ..transforms.readers import Fields
 from ..transforms.step import Step
 from . import beam_coder as beam_coder  # registers how a batch is coded
 from .batches import ShardWriter, Sorted, apply_steps, deal, list_pieces, read_piece, tally, tokenize
-from .recipe import parse_step
+from .steps import parse_step
 
 TASK_BYTES = 64 << 20  # of input read by one element, as in `penstock run`
 _REJECTED = "rejected"

@@ -25,9 +25,10 @@ from ..tokenizer import Tokenizer
 from ..transforms.schema import id_sum
 from .heartbeat import Heartbeat
 from .ledger import keyed
-from .recipe import Recipe, digest, step_fingerprint
+from .recipe import Recipe, digest
 from .spool import Spool, vocabulary_of
 from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors
 from .tables import get_table, put_table
 from .vocabulary import RunTokenizer

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .. import InputError, RecipeError, transforms
-from ..transforms import KINDS
+from .. import InputError, RecipeError
 from ..transforms.minhash import MinHash
 from ..transforms.readers import Fields
-from ..transforms.step import Step
+from .steps import StepField, step_fingerprint
 
 MiB = 1 << 20
 
@@ -36,87 +23,6 @@ class Frozen(BaseModel):
     """A value: equal by content, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
-
-
-def parse_step(value: Any) -> Step:
-    """Read one step of a recipe: a kind, `{kind: {field: value}}`, `{"module:Name": {…}}`, or a ready value."""
-    if isinstance(value, Mapping) and len(value) == 1:
-        name, fields = next(iter(value.items()))
-        fields = fields or {}
-    elif isinstance(value, str):
-        name, fields = value, {}
-    elif isinstance(value, Step) and not isinstance(value, type):
-        return value
-    else:
-        raise ValueError(f"a step is a name or one `name: fields` pair, not {value!r}")
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"the fields of {name} are a mapping, not {fields!r}")
-    return build_step(name, dict(fields))
-
-
-def build_step(name: str, fields: dict[str, Any]) -> Step:
-    """Build a step from its kind or import path and its fields."""
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            make = getattr(import_module(module), attribute)
-        except (Exception, SystemExit) as error:  # it is the user's code
-            raise ValueError(
-                f"the step {name!r} cannot be imported: {type(error).__name__}: {error}; start from the folder that "
-                "holds its module, or name that in PYTHONPATH"
-            ) from error
-        try:
-            step = make(**fields)
-        except ValidationError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"the step {name!r} cannot be made: {type(error).__name__}: {error}") from error
-        if not isinstance(step, Step):
-            raise ValueError(f"{name!r} has no method apply(batch)")
-        return step
-    if name not in KINDS:
-        raise ValueError(
-            f"there is no step {name!r}; known are {', '.join(KINDS)}, or an import path `module:Name`"
-        )
-    step = getattr(transforms, KINDS[name])(**fields)
-    assert isinstance(step, Step)
-    return step
-
-
-def step_kind(step: Step) -> str:
-    """Name a step in reasons, columns and the funnel."""
-    return str(getattr(step, "kind", type(step).__name__))
-
-
-def step_fingerprint(step: Step) -> dict[str, Any]:
-    """Name everything that decides a step's output; a custom step's module is hashed by its source."""
-    if hasattr(step, "fingerprint"):
-        own: dict[str, Any] = step.fingerprint()
-    else:
-        own = {"kind": step_kind(step), "state": repr(step)}
-    module = type(step).__module__
-    if not module.startswith("penstock."):
-        own = {**own, "source": hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()}
-    return own
-
-
-def dump_step(step: Step) -> Any:
-    """Write a step as a recipe names it."""
-    kind = step_kind(step)
-    fields = step.model_dump(mode="json", exclude={"kind"}) if isinstance(step, BaseModel) else repr(step)
-    return {
-        kind
-        if type(step).__module__.startswith("penstock.")
-        else f"{type(step).__module__}:{type(step).__name__}": fields
-    }
-
-
-StepField = Annotated[
-    Any,
-    BeforeValidator(parse_step),
-    PlainSerializer(dump_step),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}]}),
-]
 
 
 class Input(Frozen):

@@ -17,8 +17,8 @@ from ..transforms.schema import id_sum
 from ..transforms.step import Step
 from .ingest import apply_step
 from .match import removals
-from .recipe import step_kind
 from .stage import Receipt
+from .steps import step_kind
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from ..tokenizer.vocab import FileTokenizer, vocabulary_files
 from ..transforms.schema import id_words
 from .directory import RunDirectory
 from .ledger import keyed
-from .recipe import Recipe, TokenizerChoice, digest, step_fingerprint
+from .recipe import Recipe, TokenizerChoice, digest
 from .stage import Meter, Receipt, Stage, package_versions, receipt_name, run_task
+from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors
 
 CHECKED_DOCUMENTS = 500

@@ -97,6 +97,24 @@ def test_a_custom_step_is_hashed_by_its_source(tmp_path: Path, monkeypatch: pyte
     assert recipe.fingerprint() != Recipe.from_value(minimal()).fingerprint()
 
 
+class Holds:
+    """A custom step with state of its own."""
+
+    def __init__(self, words: object) -> None:
+        self.words = words
+
+    def apply(self, batch: pa.RecordBatch) -> Outcome:
+        return Outcome(batch, pa.nulls(len(batch), pa.string()))
+
+
+def test_a_custom_steps_state_is_part_of_the_fingerprint() -> None:
+    def made(words: object) -> str:
+        return Recipe.from_value(minimal(steps=[Holds(words)])).fingerprint()
+
+    assert made(["a"]) == made(["a"]) != made(["b"])
+    refused(minimal(steps=[Holds(object())]), "Holds", "fingerprint()")
+
+
 def test_yaml_is_read_with_overrides_and_inputs(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("inputs: {web: {path: data/x.jsonl}}\ntext: {}\nsteps: [{language_id: {minimum: 0.5}}]\n")

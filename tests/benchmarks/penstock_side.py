@@ -104,7 +104,7 @@ def bare_side(work: Path) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     from penstock import Recipe
-    from penstock.pipelines.recipe import step_kind
+    from penstock.pipelines.steps import step_kind
     from penstock.tokenizer import load_tokenizer
     from penstock.transforms.kernels.graph import components, link, spanning_forest
     from penstock.transforms.readers import Piece, read
