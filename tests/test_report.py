@@ -22,10 +22,10 @@ import pytest
 from penstock.pipelines import report_survey
 from penstock.pipelines.funnel import bytes_text, funnel, percent, visible
 from penstock.pipelines.ledger import PartWriter
-from penstock.pipelines.recipe import dump_step
 from penstock.pipelines.report import funnel_table, write_report
 from penstock.pipelines.report_charts import histogram, score_axis, stacked
 from penstock.pipelines.report_survey import survey
+from penstock.pipelines.steps import dump_step
 from penstock.pipelines.thresholds import FIELDS, Threshold, thresholds
 from penstock.sharding.store import Store
 from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, LanguageId
