@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import PenstockError, RunError
+from .. import PenstockError, RecipeError, RunError
 from ..transforms.readers import read
 from ..transforms.schema import DOCUMENT
 from ..transforms.step import Outcome, Step
@@ -54,6 +54,19 @@ def output_schema(steps: Sequence[Step]) -> pa.Schema:
     return batch.schema
 
 
+def check_streams(recipe: Recipe) -> None:
+    """Refuse streams by columns that no step gives, or whose values are not names or numbers."""
+    schema = output_schema(recipe.steps)
+    fit = {item.name: item.type for item in schema if item.name not in ("id", "text", "html", "metadata", "place")}
+    numbers = [name for name, kind in fit.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
+    names = [name for name, kind in fit.items() if not pa.types.is_floating(kind)]
+    for stream in recipe.tokens.streams if recipe.tokens else ():
+        column, known = (stream, names) if isinstance(stream, str) else (stream.column, numbers)
+        if column not in known:
+            what = "streams by value" if isinstance(stream, str) else "buckets"
+            raise RecipeError(f"tokens.streams: {column!r} is no column for {what}; these are: {', '.join(known)}")
+
+
 def apply_step(step: Step, batch: pa.RecordBatch) -> Outcome:
     """Apply a step and hold it to its contract: as many rows as came in, a reason a row."""
     try:
@@ -88,13 +101,6 @@ class Ingest:
         """Read the task's files, apply the steps, write documents and ledger; give the receipt."""
         streams = self.recipe.tokens.streams if self.recipe.tokens else ()
         writer = PartWriter(folder, output_schema(self.recipe.steps), streams, self.recipe.rejected_text)
-        columns = [stream if isinstance(stream, str) else stream.column for stream in streams]
-        missing = [name for name in columns if name not in writer.document_schema.names]
-        if missing:
-            raise RunError(
-                f"tokens.streams: no step gives the column {missing[0]!r}; there are "
-                f"{', '.join(writer.document_schema.names)}"
-            )
         with Heartbeat(self.stage.run, task.key, "documents") as heartbeat:
             for piece in task.pieces:
                 for outcome in meter.through("read", read(piece, self.recipe.inputs[piece.source].fields)):

@@ -121,7 +121,7 @@ class Recipe(Frozen):
     name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=1 << 63)
     inputs: dict[str, Input] = Field(min_length=1)
-    task_bytes: int = Field(64 * MiB, ge=1)  # of input a task
+    task_bytes: int = Field(64 * MiB, ge=4096)  # of input a task
     steps: tuple[StepField, ...] = ()
     score_rejected: bool = False  # let later steps score what earlier ones dropped
     rejected_text: Literal["sample", "all", "none"] = "sample"  # 1 rejected text in 64 is kept in the ledger
@@ -149,7 +149,7 @@ class Recipe(Frozen):
         import yaml
 
         try:
-            value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=strict_loader())
         except OSError as error:
             raise InputError(f"the recipe {path} cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -183,6 +183,23 @@ class Recipe(Frozen):
         value["steps"] = [step_fingerprint(step) for step in self.steps]
         value["final"] = [step_fingerprint(step) for step in self.final]
         return digest(value)
+
+
+def strict_loader() -> Any:
+    """Give YAML's safe loader, but for a field named twice: there the second would win without a word."""
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        """Refuses a mapping that names a field twice."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            """Build a mapping, every field of it once."""
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Strict
 
 
 def digest(value: Any) -> str:

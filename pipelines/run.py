@@ -22,7 +22,7 @@ from .chunks import chunk, tasks_of
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
 from .heartbeat import deaths, forget
-from .ingest import Ingest, ingest_stage, warm
+from .ingest import Ingest, check_streams, ingest_stage, warm
 from .match import Part, match, match_stage, warm_match
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
@@ -135,6 +135,7 @@ def stages(state: Run) -> dict[str, Any]:
     if (given := given_tokenizer(recipe)) is not None:
         run_vocabulary(recipe, given)
     compile_kernels(state)
+    check_streams(recipe)
     receipts = documents(state, tasks)
     groups, parts = tabulate(state, receipts)
     clusters = duplicates(state, parts)

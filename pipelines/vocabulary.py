@@ -81,8 +81,8 @@ def _compute(
         texts = sample(survivors, row_groups, train.sample_bytes, f"{recipe.seed} vocabulary")
     if not texts:
         raise RequestError(
-            "tokenizer.train: no document was kept, so there is nothing to train a vocabulary on; "
-            "loosen the steps, or name a tokenizer's path"
+            "tokenizer.train: no document was kept, so there is nothing to train a vocabulary on; the ledger under "
+            "documents/ says why, record by record: loosen the steps, or mend the input's format or fields"
         )
     with meter.on("train"):
         body = train_sentencepiece(texts, train.vocab_size, model_type=train.model_type)

@@ -131,6 +131,9 @@ def test_yaml_is_read_with_overrides_and_inputs(tmp_path: Path) -> None:
 def test_a_recipe_that_is_missing_or_no_yaml_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Recipe.from_yaml(tmp_path / "none.yaml")
+    (tmp_path / "twice.yaml").write_text("text: {}\nseed: 1\nseed: 2\n")
+    with pytest.raises(RecipeError, match="'seed' stands twice"):
+        Recipe.from_yaml(tmp_path / "twice.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(RecipeError, match="not YAML"):
         Recipe.from_yaml(tmp_path / "bad.yaml")

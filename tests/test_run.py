@@ -15,7 +15,7 @@ import pytest
 import zstandard
 from small_run import recipe_over
 
-from penstock import InputError, Recipe, ReconciliationError, RequestError, RunError, run
+from penstock import InputError, Recipe, RecipeError, ReconciliationError, RequestError, RunError, run
 from penstock.pipelines.runners import RunnerOptions
 from penstock.sharding.format import open_tokens
 from penstock.sharding.tools import verify
@@ -172,7 +172,7 @@ def test_a_run_that_does_not_add_up_fails_and_names_the_part(corpus: Path, tmp_p
 def test_streams_part_the_data(corpus: Path, tmp_path: Path) -> None:
     value = recipe_over(corpus)
     value["tokens"] = {**value["tokens"], "streams": ["source", "topic"]}
-    with pytest.raises(RunError, match="topic"):
+    with pytest.raises(RecipeError, match="topic"):
         go(value, tmp_path / "wrong")
     value["tokens"]["streams"] = ["source"]
     manifest = go(value, tmp_path / "right")
