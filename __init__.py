@@ -94,8 +94,18 @@ _LAZY = {"Recipe": ".pipelines.recipe", "run": ".pipelines.run"}
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
+        return lazily(_LAZY[name], __name__, name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+
+
+def lazily(module: str, package: str, name: str) -> Any:
+    """Import a public name at its first use; of a package that is missing, say which extra brings it."""
+    try:
+        return getattr(import_module(module, package), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "penstock":
+            raise
+        raise MissingExtraError(f"{error.name} is not installed: pip install 'penstock[curate]'") from error
 
 
 def require(module: str, extra: str) -> Any:

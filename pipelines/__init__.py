@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .. import lazily
 
 if TYPE_CHECKING:
     from .ptransforms import ApplySteps, ReadDocuments, Tokenize, WriteShards
@@ -14,5 +15,5 @@ __all__ = ["ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"]
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
+        return lazily(_LAZY[name], __name__, name)
     raise AttributeError(f"module 'penstock.pipelines' has no attribute {name!r}")

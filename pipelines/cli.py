@@ -53,6 +53,9 @@ def guarded(call: Callable[[Any], int], arguments: Any) -> int:
     except Exception as error:
         if arguments.debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "penstock").startswith("penstock"):
+            print(f"penstock: {error.name} is not installed: pip install 'penstock[curate]'", file=sys.stderr)
+            return 2
         what = f"{type(error).__name__}: {sentence(error)}"
         print(f"penstock: a fault that penstock did not foresee, {what}; --debug shows where", file=sys.stderr)
         return 1

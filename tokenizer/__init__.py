@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .. import lazily
 
 if TYPE_CHECKING:
     from .vocab import Tokenizer, load_tokenizer
@@ -14,5 +15,5 @@ __all__ = ["Tokenizer", "load_tokenizer"]
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
+        return lazily(_LAZY[name], __name__, name)
     raise AttributeError(f"module 'penstock.tokenizer' has no attribute {name!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .. import lazily
 
 if TYPE_CHECKING:
     from .c4 import C4Quality
@@ -37,5 +38,5 @@ __all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "Gophe
 
 def __getattr__(name: str) -> Any:
     if name in STEPS:
-        return getattr(import_module(f".{STEPS[name]}", __name__), name)
+        return lazily(f".{STEPS[name]}", __name__, name)
     raise AttributeError(f"module 'penstock.transforms' has no attribute {name!r}")
