@@ -121,7 +121,7 @@ class Recipe(Frozen):
     name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=1 << 63)
     inputs: dict[str, Input] = Field(min_length=1)
-    task_bytes: int = Field(64 * MiB, ge=4096)  # of input a task
+    task_bytes: int = Field(64 * MiB, ge=256)  # of input a task
     steps: tuple[StepField, ...] = ()
     score_rejected: bool = False  # let later steps score what earlier ones dropped
     rejected_text: Literal["sample", "all", "none"] = "sample"  # 1 rejected text in 64 is kept in the ledger
