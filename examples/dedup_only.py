@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
     print(f"{manifest['documents_in']} documents in, {manifest['kept']} kept, {manifest['duplicates']} duplicates")
     removed = pq.read_table(f"{output}/{manifest['tables']['clusters']}")
     for row in removed.slice(0, 5).to_pylist():
-        print(f"  {row['id'].hex()} goes for {row['kept_id'].hex()} (a cluster of {row['cluster_size']})")
+        gone, kept = (row[name] or row[name.replace("source_", "")].hex() for name in ("source_id", "kept_source_id"))
+        print(f"  {gone} goes for {kept} (a cluster of {row['cluster_size']})")
     return 0
 
 

@@ -8,7 +8,6 @@ bucket of n addresses costs n − 1 edges. Where a runner keeps its shuffle in m
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,37 +24,16 @@ from ..sharding.store import Store
 from ..transforms.kernels.graph import components, link, spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
-from ..transforms.schema import ID, id_words
-from .recipe import Dedup, digest
+from ..transforms.schema import id_words
+from .clusters import Part, put_array, settle_clusters
+from .recipe import Dedup
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 
 PACKED = np.dtype([("high", "<u8"), ("low", "<u8"), ("address", "<u8")])
 GROUP_BYTES = 64 << 20  # of one (band, hash range); the bound is 256 MiB
 LOCAL_SHUFFLE_BYTES = 512 << 20  # a round of bands; Beam's local runner takes about 6 bytes of memory a byte
-FAN_IN = 64
 CONTENT = -1  # the band of whole contents
-CLUSTERS = pa.schema(
-    [
-        ("id", ID),
-        ("kept_id", ID),
-        ("cluster", ID),
-        ("cluster_size", pa.int64()),
-        ("part", pa.int32()),
-        ("row", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file of documents, and its number: the high half of its rows' addresses."""
-
-    number: int
-    key: str  # names the content: equal for equal documents wherever they lie
-    store: Store
-    name: str
-    documents: int
 
 
 @dataclass(frozen=True)
@@ -182,18 +160,6 @@ class Link:
         return {"addresses": len(packed), "edges": len(edges), "forest": put_array(self.stage.store, edges, "forest")}
 
 
-def put_array(store: Store, array: np.ndarray, name: str) -> str:
-    """Commit an array as an `.npy` object."""
-    body = io.BytesIO()
-    np.save(body, array, allow_pickle=False)
-    return store.put(body.getvalue(), f"data/{name}-", ".npy")
-
-
-def get_array(store: Store, name: str) -> np.ndarray:
-    """Read an array back."""
-    return np.asarray(np.load(io.BytesIO(store.read(name)), allow_pickle=False))
-
-
 def plan_shuffles(dedup: Dedup, documents: int, local: bool) -> list[Shuffle]:
     """Deal the bands into rounds, and each band into as many hash ranges as the number of documents asks for."""
     bands = [CONTENT, *range(dedup.minhash.bands if dedup.minhash else 0)]
@@ -219,105 +185,8 @@ def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], launch: Callable[[J
     linked = sorted(key for key in stage.committed() if key.startswith("link-"))
     forests = [receipt["forest"] for receipt in [*signed, *stage.receipts(linked)]]
     return run_task(
-        stage, "clusters", lambda folder, meter: settle_clusters(stage, dedup, parts, signed, forests, folder)
+        stage, "clusters", lambda folder, meter: settle_clusters(stage, dedup.keep, parts, signed, forests, folder)
     )
-
-
-def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
-    """Merge forests by a tree of merges of 64: memory holds one merge's edges, a forest of n nodes has n − 1."""
-    held = [read(name) for name in names[:FAN_IN]]
-    if not held:
-        return np.zeros((0, 2), np.uint64)
-    forest = spanning_forest(np.concatenate(held))
-    for start in range(FAN_IN, len(names), FAN_IN):
-        forest = spanning_forest(np.concatenate([forest, *(read(name) for name in names[start : start + FAN_IN])]))
-    return forest
-
-
-def settle_clusters(
-    stage: Stage, dedup: Dedup, parts: Sequence[Part], signed: Sequence[Receipt], forests: Sequence[str], folder: Path
-) -> Receipt:
-    """Turn the forests into clusters, choose what stays, write who goes and for whom."""
-    nodes, labels = components(merge(sorted(set(forests)), partial(get_array, stage.store)))
-    ids, lengths = _of_nodes(stage, signed, nodes)
-    by_id = ids[keep_order("smallest_id", ids, lengths, labels)]
-    order = keep_order(dedup.keep, ids, lengths, labels)
-    nodes, labels, ids = nodes[order], labels[order], ids[order]
-    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(nodes) else np.zeros(0, np.int64)
-    sizes = np.diff(np.r_[starts, len(nodes)])
-    kept = np.repeat(starts, sizes)
-    gone = np.flatnonzero(np.arange(len(nodes)) != kept)
-    columns = [ids[gone], ids[kept[gone]], by_id[kept[gone]]]  # both orders hold a cluster in the same places
-    by_address = np.argsort(nodes[gone], kind="stable")
-    removed = nodes[gone][by_address]
-    table = pa.table(
-        [
-            *(binary_ids(column[by_address]) for column in columns),
-            pa.array(np.repeat(sizes, sizes)[gone][by_address]),
-            pa.array((removed >> np.uint64(32)).astype(np.int32)),
-            pa.array((removed & np.uint64(0xFFFFFFFF)).astype(np.int64)),
-        ],
-        schema=CLUSTERS,
-    )
-    path = folder / "clusters.parquet"
-    pq.write_table(table, path, compression="zstd")
-    bounds = np.searchsorted(removed, np.array([number << 32 for number in range(len(parts) + 1)], np.uint64)).astype(
-        np.uint64
-    )
-    store = stage.store
-    return {
-        "clusters": store.put(path, "clusters-", ".parquet"),
-        "count": len(starts),
-        "duplicates": len(removed),
-        "removals": put_array(store, removed & np.uint64(0xFFFFFFFF), "removals"),
-        "bounds": put_array(store, bounds, "bounds"),
-        "largest": int(sizes.max()) if len(sizes) else 0,
-        "digest": digest([part.key for part in parts]),
-    }
-
-
-def _of_nodes(stage: Stage, signed: Sequence[Receipt], nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Look up ids (n, 2) and lengths (n,) of addresses, part by part; `nodes` is sorted."""
-    ids, lengths = np.zeros((len(nodes), 2), np.uint64), np.zeros(len(nodes), np.uint64)
-    owners = (nodes >> np.uint64(32)).astype(np.int64)
-    rows = (nodes & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    for number in np.unique(owners):
-        mine = owners == number
-        ids[mine] = get_array(stage.store, signed[number]["ids"])[rows[mine]]
-        lengths[mine] = get_array(stage.store, signed[number]["lengths"])[rows[mine]]
-    return ids, lengths
-
-
-def keep_order(policy: str, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Order rows by cluster, the one that stays first; ties by id."""
-    big = ids.byteswap()
-    if policy == "longest":
-        return np.lexsort((big[:, 1], big[:, 0], ~lengths, labels))
-    return np.lexsort((big[:, 1], big[:, 0], labels))
-
-
-def binary_ids(words: np.ndarray) -> pa.Array:
-    """Give (n, 2) words as 16-byte ids."""
-    return pa.FixedSizeBinaryArray.from_buffers(
-        ID, len(words), [None, pa.py_buffer(np.ascontiguousarray(words).tobytes())]
-    )
-
-
-def removals(store: Store, receipt: Receipt, part: int) -> np.ndarray:
-    """Read the rows of a part that go, sorted."""
-    first, last = (int(bound) for bound in get_array(store, receipt["bounds"])[part : part + 2])
-    head = npy_header(store, receipt["removals"])
-    return (
-        np.frombuffer(store.read(receipt["removals"], start=head + 8 * first, end=head + 8 * last), "<u8")
-        if last > first
-        else np.zeros(0, "<u8")
-    )
-
-
-def npy_header(store: Store, name: str) -> int:
-    """Count the bytes before an `.npy` object's data."""
-    start = store.read(name, start=0, end=10)
-    return 10 + int.from_bytes(start[8:10], "little")
 
 
 def warm_match(dedup: Dedup) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..sharding.store import Store
-from .match import Part
+from .clusters import Part
 from .recipe import digest
 from .stage import Receipt
 from .survivors import RowGroup

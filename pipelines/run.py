@@ -19,11 +19,12 @@ from .. import RequestError, RunError, StoreError
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .chunks import chunk, tasks_of
+from .clusters import Part
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
 from .heartbeat import deaths, forget
 from .ingest import Ingest, check_streams, ingest_stage, warm
-from .match import Part, match, match_stage, warm_match
+from .match import match, match_stage, warm_match
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress

@@ -15,8 +15,8 @@ from .. import RunError
 from ..sharding.store import Store
 from ..transforms.schema import id_sum
 from ..transforms.step import Step
+from .clusters import removals
 from .ingest import apply_step
-from .match import removals
 from .stage import Receipt
 from .steps import step_kind
 

@@ -207,6 +207,8 @@ def test_keeping_the_longest(corpus: Path, tmp_path: Path) -> None:
     names = {row["id"]: row["source_id"] for row in rows}
     removed = {names[row["id"]] for row in pq.read_table(tmp_path / manifest["tables"]["clusters"]).to_pylist()}
     assert not removed & longer
+    for row in pq.read_table(tmp_path / manifest["tables"]["clusters"]).to_pylist():
+        assert (row["source_id"], row["kept_source_id"]) == (names[row["id"]], names[row["kept_id"]])
 
 
 class DropOdd(StepModel):
