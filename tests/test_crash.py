@@ -128,7 +128,7 @@ def test_a_record_that_kills_is_named_and_can_be_set_aside(
 ) -> None:
     deadly = Recipe.from_value({**value, "steps": [KillsAt()]})
     assert ended(fork(lambda: run(deadly, tmp_path, quiet=True))) == -signal.SIGKILL
-    assert "the next run names the record" in deaths(Store(tmp_path))[0]
+    assert "should one end there again, the record is named" in deaths(Store(tmp_path))[0]
     assert ended(fork(lambda: run(deadly, tmp_path, quiet=True))) == -signal.SIGKILL
     (said,) = deaths(Store(tmp_path))
     name = re.search(r"quarantine: \[(docs/part-\d\.jsonl#\d+)\]", said)
