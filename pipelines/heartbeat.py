@@ -120,7 +120,9 @@ def deaths(run: Store) -> list[str]:
         if at["first"] == at["last"]:
             said.append(f"a process ended while at {name}; `quarantine: [{name}]` in the recipe sets that record aside")
         else:
-            said.append(f"a process ended between {name} and #{at['last']}; should one end there again, the record is named")
+            said.append(
+                f"a process ended between {name} and #{at['last']}; should one end there again, the record is named"
+            )
     return said
 
 
