@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from .. import CorruptDataError, StoreError
 from .cache import BlockCache
 from .format import Generation, PackOrder
-from .packing import Layout
-from .shard import ShardReader
+from .packing import Layout, PackTable
+from .shard import Fetch, ShardReader
 from .store import MissingObjectError, Store
 
 T = TypeVar("T")
@@ -38,10 +38,9 @@ _OTHER_FILES = 512
 class Block:
     """The rows of one group. Holds a map of its tokens, and the shard's tables only while they are asked for."""
 
-    def __init__(self, blocks: Blocks, shard: int, group: int) -> None:
+    def __init__(self, blocks: Blocks, shard: int, group: int, reader: ShardReader) -> None:
         self._blocks, self._shard, self._group = blocks, shard, group
         self._pack = blocks.pack.pack
-        reader = blocks.reader(shard)
         start, stop = reader.table(self._pack).span(group)
         tokens = reader.tokens(start, stop + 1)
         # Ids are below 2^31, so signed words hold them; 16-bit ids are widened where they are copied.
@@ -51,7 +50,7 @@ class Block:
     @cached_property
     def layout(self) -> Layout:
         """Where the pieces of each row lie; made when first asked for, which `concat` without masks never does."""
-        return self._blocks.reader(self._shard).table(self._pack).layout(self._group, self._shard)
+        return self._blocks.table(self._shard).layout(self._group, self._shard)
 
     @cached_property
     def _cuts(self) -> tuple[memoryview, memoryview]:
@@ -121,6 +120,10 @@ class RemoteReads:
         """Give the bytes [start, end) of an object whose content has this SHA-256."""
         return self.cache.get(f"{digest[:32]}-{start}-{end}", lambda: self._read(name, start, end))
 
+    def past_the_cache(self, name: str, digest: str, start: int, end: int) -> memoryview:
+        """Give the same bytes from the store itself."""
+        return memoryview(self._read(name, start, end))
+
     def _read(self, name: str, start: int, end: int) -> bytes:
         for attempt in range(_TRIES):
             try:
@@ -169,20 +172,37 @@ class Blocks:
         """Say which block this is, for people."""
         return f"block {group} of shard {self._generation.shards[shard].name} in {self.store.url}"
 
+    def table(self, shard: int) -> PackTable:
+        """Say where the rows of the pack lie in a shard."""
+        try:
+            return self.reader(shard).table(self.pack.pack)
+        except CorruptDataError as error:
+            return self._past_the_cache(shard, error).table(self.pack.pack)
+
     def _reader(self, shard: int) -> ShardReader:
+        return self._open(shard, self._fetch)
+
+    def _open(self, shard: int, fetch: Fetch | None) -> ShardReader:
         entry = self._generation.shards[shard]
-        return ShardReader(self.store, entry, self._generation.vocabulary, shard, self._fetch)
+        return ShardReader(self.store, entry, self._generation.vocabulary, shard, fetch)
 
     def _block(self, shard: int, group: int) -> Block:
         try:
-            return Block(self, shard, group)
-        except CorruptDataError:
-            if self._fetch is None:
-                raise
+            return Block(self, shard, group, self.reader(shard))
+        except CorruptDataError as error:
+            return Block(self, shard, group, self._past_the_cache(shard, error))
+
+    def _past_the_cache(self, shard: int, error: CorruptDataError) -> ShardReader:
+        """Forget what the cache holds of a shard, and open it without: other threads may be putting damage back.
+
+        Raises the error where there is no cache to blame for it.
+        """
+        if self._fetch is None:
+            raise error
         self._readers.drop(shard)
         for digest in self._generation.shards[shard].members.values():
             self._fetch.cache.drop(digest[:32])
-        return Block(self, shard, group)
+        return self._open(shard, self._fetch.past_the_cache)
 
 
 def _allow_files(files: int) -> int:
