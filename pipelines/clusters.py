@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -149,18 +149,32 @@ def binary_ids(words: np.ndarray) -> pa.Array:
     )
 
 
-def removals(store: Store, receipt: Receipt, part: int) -> np.ndarray:
+@dataclass(frozen=True)
+class RemovalList:
+    """The rows that go, part by part, as `settle_clusters` left them: a range of one object for each part."""
+
+    store: Store
+    rows: str
+    bounds: str
+
+    @classmethod
+    def of(cls, store: Store, receipt: Receipt) -> RemovalList:
+        """Name it from the stage's last receipt."""
+        return cls(store, receipt["removals"], receipt["bounds"])
+
+
+@lru_cache(maxsize=512)
+def removals(listed: RemovalList, part: int) -> np.ndarray:
     """Read the rows of a part that go, sorted."""
-    first, last = (int(bound) for bound in get_array(store, receipt["bounds"])[part : part + 2])
-    head = npy_header(store, receipt["removals"])
-    return (
-        np.frombuffer(store.read(receipt["removals"], start=head + 8 * first, end=head + 8 * last), "<u8")
-        if last > first
-        else np.zeros(0, "<u8")
-    )
+    head, bounds = _bounds(listed)
+    first, last = (int(bound) for bound in bounds[part : part + 2])
+    if last == first:
+        return np.zeros(0, "<u8")
+    return np.frombuffer(listed.store.read(listed.rows, start=head + 8 * first, end=head + 8 * last), "<u8")
 
 
-def npy_header(store: Store, name: str) -> int:
-    """Count the bytes before an `.npy` object's data."""
-    start = store.read(name, start=0, end=10)
-    return 10 + int.from_bytes(start[8:10], "little")
+@lru_cache(maxsize=4)
+def _bounds(listed: RemovalList) -> tuple[int, np.ndarray]:
+    """Give the bytes before the list's data, and where each part begins in it: once for all parts of a task."""
+    start = listed.store.read(listed.rows, start=0, end=10)
+    return 10 + int.from_bytes(start[8:10], "little"), get_array(listed.store, listed.bounds)

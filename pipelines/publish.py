@@ -110,7 +110,8 @@ class Publish:
         """Read, drop, edit, encode, order, write."""
         spooled = Spool(folder / "tokens", self.vocabulary)
         tokenizer = self.tokenizer.load()
-        accounts = []
+        threshold = np.uint64(int(self._share() * (1 << 64)))
+        accounts, masks = [], []
         with Heartbeat(self.stage.run, task.key, "tokens") as heartbeat:
             for group in task.row_groups:
                 with meter.on("read"):
@@ -119,16 +120,15 @@ class Publish:
                     lists = tokenizer.encode(batch.column("text"))
                 with meter.on("write"):
                     spooled.add(batch, lists)
-                held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < np.uint64(
-                    int(self._share() * (1 << 64))
-                )
+                held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < threshold
+                masks.append(held_out)
                 accounts.append({**account, "validation": int(held_out.sum()), "train": int((~held_out).sum())})
                 heartbeat.add(len(batch), group.bytes)
         with meter.on("write"):
             table = spooled.close()
             ids = table.column("id").combine_chunks()
             order = spooled.shuffled(self.recipe.seed)
-            out = keyed(ids, f"{self.recipe.seed} validation")[order] < np.uint64(int(self._share() * (1 << 64)))
+            out = np.concatenate(masks)[order]
             entry = self._shard(
                 f"train/{task.stream}" if self._streams() else "train", task.number, spooled, order[~out], folder
             )

@@ -19,7 +19,7 @@ from .. import RequestError, RunError, StoreError
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
 from .chunks import chunk, tasks_of
-from .clusters import Part
+from .clusters import Part, RemovalList
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
 from .heartbeat import deaths, forget
@@ -34,7 +34,7 @@ from .reconcile import check, check_part, check_readers, check_shards
 from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
 from .summary import cost, summarize
-from .survivors import RowGroup, Survivors, receipt_items
+from .survivors import RowGroup, Survivors
 from .vocabulary import RunTokenizer, checked, given_tokenizer, make_vocabulary, vocabulary_stage
 
 IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
@@ -142,8 +142,7 @@ def stages(state: Run) -> dict[str, Any]:
     clusters = duplicates(state, parts)
     survivors = Survivors(
         store.child(f"documents/{state.stages['documents']}"),
-        store.child(f"duplicates/{state.stages['duplicates']}") if clusters else None,
-        receipt_items(clusters),
+        RemovalList.of(store.child(f"duplicates/{state.stages['duplicates']}"), clusters) if clusters else None,
         recipe.final,
     )
     upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from .. import RunError
 from ..sharding.store import Store
 from ..transforms.schema import id_sum
 from ..transforms.step import Step
-from .clusters import removals
+from .clusters import RemovalList, removals
 from .ingest import apply_step
-from .stage import Receipt
 from .steps import step_kind
 
 
@@ -41,8 +39,7 @@ class Survivors:
     """Where the documents and the removal list lie, and the edits that come last."""
 
     documents: Store
-    duplicates: Store | None
-    clusters: tuple[tuple[str, Any], ...]  # the receipt that names the removal list, as items
+    duplicates: RemovalList | None
     final: tuple[Step, ...]
 
     def read(self, group: RowGroup) -> tuple[pa.RecordBatch, dict[str, Any]]:
@@ -57,7 +54,7 @@ class Survivors:
             "id_sum": str(id_sum(batch.column("id"))),
         }
         stays = np.ones(len(batch), bool)
-        gone = self._gone(group.part)
+        gone = np.zeros(0, np.uint64) if self.duplicates is None else removals(self.duplicates, group.part)
         inside = gone[(gone >= group.row) & (gone < group.row + len(batch))].astype(np.int64)
         stays[inside - group.row] = False
         if not stays.all():
@@ -76,18 +73,3 @@ class Survivors:
                 )
             batch = outcome.batch
         return batch
-
-    def _gone(self, part: int) -> np.ndarray:
-        if self.duplicates is None:
-            return np.zeros(0, np.uint64)
-        return _removed(self.duplicates, self.clusters, part)
-
-
-@lru_cache(maxsize=512)
-def _removed(store: Store, clusters: tuple[tuple[str, Any], ...], part: int) -> np.ndarray:
-    return removals(store, dict(clusters), part)
-
-
-def receipt_items(receipt: Receipt | None) -> tuple[tuple[str, Any], ...]:
-    """Give the part of a receipt that names the removal list as a hashable value."""
-    return tuple((name, receipt[name]) for name in ("removals", "bounds")) if receipt else ()
