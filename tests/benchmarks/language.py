@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from beside import in_turns
 from corpus import get, put, sample_of, texts_of
-from process_tree import environment_python, load_average, run_tree
+from process_tree import load_average, peak_mb
 
 PEER_PACKAGES = ("fasttext==0.9.3", "numpy")
 MODEL = Path(__file__).resolve().parents[2] / "transforms" / "data" / "lid.176.ftz"
@@ -53,11 +51,6 @@ def label(texts: list[str]) -> tuple[list[str], list[float], float]:
     scores = step.measure(batch)
     spent = time.process_time() - start
     return scores["language"].tolist(), scores["language_score"].tolist(), spent
-
-
-def peak_mb() -> float:
-    """Give the peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
@@ -105,32 +98,10 @@ def verdict(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any]) -> d
 
 def main() -> int:
     """Measure in turns; print one JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("documents", nargs="*")
-    parser.add_argument("--megabytes", type=float, default=50.0)
-    parser.add_argument("--sample", type=float, default=10.0, help="MB that the library gets")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=300, help="seconds that one side may take")
-    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "penstock" / "fasttext-env")
-    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(SIDES[arguments.side](arguments.work, arguments)))
+    measured = in_turns(__file__, __doc__, "fasttext", PEER_PACKAGES, SIDES, sample=10.0)
+    if measured is None:
         return 0
-    peer = environment_python(arguments.peer_env, PEER_PACKAGES)
-    own = [sys.executable, __file__, "--side"]
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as work:
-        amounts = ["--megabytes", str(arguments.megabytes), "--sample", str(arguments.sample)]
-        files = [os.path.abspath(path) for path in arguments.documents]
-        sizes, _ = run_tree([*own, "prepare", "--work", work, *amounts, *files], arguments.limit)
-        rounds = [
-            {
-                "penstock": run_tree([*own, "penstock", "--work", work], arguments.limit)[0],
-                "fasttext": run_tree([str(peer), __file__, "--side", "fasttext", "--work", work], arguments.limit)[0],
-            }
-            for _ in range(arguments.rounds)
-        ]
+    sizes, rounds = measured
     print(json.dumps({"benchmark": "language", **sizes, **verdict(rounds, sizes), "load_average": load_average()}))
     return 0
 

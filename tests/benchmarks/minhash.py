@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import get, put, sample_of, texts_of
-from process_tree import load_average, run_tree
+from process_tree import load_average, peak_mb, run_tree
 
 BANDS, ROWS, NGRAM, BATCH = 14, 8, 5, 1000
 
@@ -82,11 +81,6 @@ def clusters(signatures: Any) -> Any:
     found = places.astype(np.int64)
     found[nodes.astype(np.int64)] = labels
     return found
-
-
-def peak_mb() -> float:
-    """Give the peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def penstock_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:

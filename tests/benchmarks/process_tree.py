@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,11 @@ from typing import IO, Any
 
 ADOPT = 36  # prctl's PR_SET_CHILD_SUBREAPER
 LOOK_EVERY = 0.5  # seconds
+
+
+def peak_mb() -> float:
+    """Give the peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run_tree(

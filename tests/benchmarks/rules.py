@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from beside import in_turns
 from corpus import get, put, sample_of, texts_of
 from end_to_end import PEER_PACKAGES
-from process_tree import environment_python, load_average, run_tree
+from process_tree import load_average, peak_mb
 
 BATCH = 1000
 KINDS = ("gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality")
@@ -56,11 +54,6 @@ def batch_of(texts: list[str]) -> Any:
     import pyarrow as pa
 
     return pa.record_batch({"text": pa.array(texts, pa.large_string())})
-
-
-def peak_mb() -> float:
-    """Give the peak memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
@@ -122,32 +115,10 @@ def table(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any]) -> dic
 
 def main() -> int:
     """Measure in turns; print one JSON line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("documents", nargs="*")
-    parser.add_argument("--megabytes", type=float, default=50.0)
-    parser.add_argument("--sample", type=float, default=2.0, help="MB that datatrove gets")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=300, help="seconds that one side may take")
-    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "penstock" / "datatrove-env")
-    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(SIDES[arguments.side](arguments.work, arguments)))
+    measured = in_turns(__file__, __doc__, "datatrove", PEER_PACKAGES, SIDES, sample=2.0)
+    if measured is None:
         return 0
-    peer = environment_python(arguments.peer_env, PEER_PACKAGES)
-    own = [sys.executable, __file__, "--side"]
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as work:
-        amounts = ["--megabytes", str(arguments.megabytes), "--sample", str(arguments.sample)]
-        files = [os.path.abspath(path) for path in arguments.documents]
-        sizes, _ = run_tree([*own, "prepare", "--work", work, *amounts, *files], arguments.limit)
-        rounds = [
-            {
-                "penstock": run_tree([*own, "penstock", "--work", work], arguments.limit)[0],
-                "datatrove": run_tree([str(peer), __file__, "--side", "datatrove", "--work", work], arguments.limit)[0],
-            }
-            for _ in range(arguments.rounds)
-        ]
+    sizes, rounds = measured
     memory = {side: rounds[0][side]["memory_mb"] for side in ("penstock", "datatrove")}
     print(json.dumps({
         "benchmark": "rules", **sizes, **table(rounds, sizes), "memory_mb_loaded_and_rise": memory,
