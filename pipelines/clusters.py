@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..sharding.npy import npy_array, npy_bytes, npy_start
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, spanning_forest
 from ..transforms.schema import ID
@@ -19,6 +19,7 @@ from .recipe import digest
 from .stage import Receipt, Stage
 
 FAN_IN = 64
+WORD = np.dtype("<u8")  # of ids, addresses, lengths: all that a match writes down
 #: A row for every document that goes.
 CLUSTERS = pa.schema(
     [
@@ -47,14 +48,12 @@ class Part:
 
 def put_array(store: Store, array: np.ndarray, name: str) -> str:
     """Commit an array as an `.npy` object."""
-    body = io.BytesIO()
-    np.save(body, array, allow_pickle=False)
-    return store.put(body.getvalue(), f"data/{name}-", ".npy")
+    return store.put(npy_bytes(array), f"data/{name}-", ".npy")
 
 
 def get_array(store: Store, name: str) -> np.ndarray:
     """Read an array back."""
-    return np.asarray(np.load(io.BytesIO(store.read(name)), allow_pickle=False))
+    return npy_array(store.read(name), WORD)
 
 
 def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -169,12 +168,11 @@ def removals(listed: RemovalList, part: int) -> np.ndarray:
     head, bounds = _bounds(listed)
     first, last = (int(bound) for bound in bounds[part : part + 2])
     if last == first:
-        return np.zeros(0, "<u8")
-    return np.frombuffer(listed.store.read(listed.rows, start=head + 8 * first, end=head + 8 * last), "<u8")
+        return np.zeros(0, WORD)
+    return np.frombuffer(listed.store.read(listed.rows, start=head + 8 * first, end=head + 8 * last), WORD)
 
 
 @lru_cache(maxsize=4)
 def _bounds(listed: RemovalList) -> tuple[int, np.ndarray]:
     """Give the bytes before the list's data, and where each part begins in it: once for all parts of a task."""
-    start = listed.store.read(listed.rows, start=0, end=10)
-    return 10 + int.from_bytes(start[8:10], "little"), get_array(listed.store, listed.bounds)
+    return npy_start(listed.store.read(listed.rows, start=0, end=10)), get_array(listed.store, listed.bounds)

@@ -169,7 +169,9 @@ class PackTable:
         """First tokens of concat's pieces in rows [first, last): where a row or a document begins."""
         low, high = first * self.pack.length, min(last * self.pack.length, self._total)
         inner = self._ends[np.searchsorted(self._ends, low, side="right") : np.searchsorted(self._ends, high)]
-        return np.union1d(np.arange(low, high, self.pack.length, dtype=np.int64), inner)
+        # Not np.union1d: its first call imports numpy.ma, which evaluates source, and this runs in threads (see `npy`).
+        cuts = np.sort(np.concatenate([np.arange(low, high, self.pack.length, dtype=np.int64), inner]))
+        return cuts[np.diff(cuts, prepend=-1) > 0]
 
     def _pieces(self, first: int, last: int) -> tuple[Ints, Ints, NDArray[Any]]:
         """Rows, first tokens and SEGMENT records of the pieces of rows [first, last)."""

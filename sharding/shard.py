@@ -7,7 +7,6 @@ SHA-256 when they are opened. A local payload is mapped, a remote one read by ra
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -22,6 +21,7 @@ from .. import CorruptDataError
 from .best_fit import PIECE, best_fit
 from .canonical import SHARD_MAGIC, VERSION, canonical, parse
 from .format import Pack, ShardEntry, Vocabulary
+from .npy import npy_array, npy_bytes
 from .packing import PackTable
 from .store import MissingObjectError, Store, sha256
 
@@ -52,14 +52,14 @@ def write_shard(
     tokens = payload.stat().st_size // vocabulary.itemsize
     _check_ends(ends, tokens, payload.stat().st_size, vocabulary.itemsize)
     digest, sums, largest = _scan(payload, ends, vocabulary)
-    tables = {".ends.npy": _npy(ends), ".sums.npy": _npy(sums)}
+    tables = {".ends.npy": npy_bytes(ends), ".sums.npy": npy_bytes(sums)}
     counts = {}
     for pack in packs:
         rows = pack.group_rows(vocabulary.itemsize)
         pieces = best_fit(ends, pack.length, rows) if pack.policy == "best_fit" else None
         counts[pack.name] = PackTable(pack, rows, ends, pieces).count
         if pieces is not None:
-            tables[f".{pack.name}.npy"] = _npy(pieces)
+            tables[f".{pack.name}.npy"] = npy_bytes(pieces)
     bodies = {**tables, ".docs.parquet": documents}
     members = {".bin": digest, **{suffix: sha256(body) for suffix, body in bodies.items()}}
     header = {
@@ -125,12 +125,6 @@ def _last_tokens(ends: NDArray[np.uint64], first: int, count: int) -> NDArray[np
     """Where documents' last tokens lie among `count` tokens from `first` on."""
     low, high = np.searchsorted(ends, np.array([first, first + count], np.uint64), side="right")
     return ends[low:high].astype(np.int64) - 1 - first
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    body = io.BytesIO()
-    np.lib.format.write_array(body, array, version=(1, 0), allow_pickle=False)
-    return body.getvalue()
 
 
 class ShardReader:
@@ -212,16 +206,12 @@ class ShardReader:
         return body[start * size - low : stop * size - low].view(self.vocabulary.token)
 
     def _array(self, suffix: str, kind: np.dtype[Any], length: int) -> NDArray[Any]:
-        body = memoryview(self.member(suffix))
         try:
-            file = io.BytesIO(body[:256])
-            version = np.lib.format.read_magic(file)
-            shape, _, found = np.lib.format.read_array_header_1_0(file)
-            array = np.frombuffer(body, kind, offset=file.tell())
+            array = npy_array(self.member(suffix), kind)
         except ValueError as error:
             raise CorruptDataError(f"{self.entry.path(suffix)} is no table of penstock: {error}") from error
-        if version != (1, 0) or found != kind or shape != (length,) or len(array) != length:
-            raise CorruptDataError(f"{self.entry.path(suffix)} holds {shape} of {found}, not {length} of {kind}: "
+        if array.shape != (length,):
+            raise CorruptDataError(f"{self.entry.path(suffix)} holds {array.shape} of {kind}, not {length}: "
                                    "it belongs to another shard; restore it from a copy")
         return array
 
