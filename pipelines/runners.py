@@ -146,7 +146,7 @@ def _local(job: Job, options: RunnerOptions, desk: Desk) -> None:
     environment = None if workers == 1 else WorkerEnvironment(desk.path)
     flags = [f"--direct_num_workers={workers}", *options.beam_options]
     with beam.Pipeline(FnApiRunner(environment), PipelineOptions(flags)) as pipeline:
-        build(pipeline, job, desk)
+        build(pipeline, job, desk, spread=workers > 1)
 
 
 def _elsewhere(job: Job, options: RunnerOptions, desk: Desk) -> None:

@@ -531,11 +531,11 @@ def test_a_rule_that_is_off_has_no_threshold() -> None:
 def test_every_value_and_threshold_stands_on_its_axis(values: list[float], cut: float | None) -> None:
     array = np.array(values, np.float64)
     cuts = [] if cut is None else [cut]
-    edges = score_axis(array, cuts).edges
-    assert np.all(np.diff(edges) > 0)
-    assert 1 <= len(edges) - 1 <= 64
+    axis = score_axis(array, cuts)
+    assert np.all(np.diff(axis.edges) > 0)
+    assert 1 <= len(axis.edges) - 1 <= 64
     for value in (*array, *cuts):
-        assert 0 <= score_axis(array, cuts).at(float(value)) <= 1
+        assert 0 <= axis.at(float(value)) <= 1
     drawn = histogram(array, [Threshold(cut, "below", "minimum")] if cut is not None else [], "title")
     assert drawn.count("<rect") >= 1
     assert ('<line class="cut"' in drawn) == (cut is not None)

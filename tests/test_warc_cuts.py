@@ -68,7 +68,7 @@ def test_damage_is_read_the_same_however_the_file_is_cut(
 ) -> None:
     monkeypatch.setattr(warc_cuts, "CHAIN", chain)
     counts = set()
-    for seed in range(120):
+    for seed in range(60):
         rng = random.Random(seed)
         monkeypatch.setattr(inflate, "BLOCK", rng.choice([1 << 18, 700, 4096]))
         parts = WAYS["a member a record"](PAGES) if packed else list(PAGES)
