@@ -219,9 +219,9 @@ class _Fate:
 
 
 def warm(steps: Sequence[Step]) -> None:
-    """Compile every kernel that the steps use, before workers start.
+    """Compile every kernel that these steps of penstock's use; a process that finds them on disk pays a second.
 
-    A process that finds them on disk pays a second.
+    Not for a user's own step, which may ask more of a document than these two have.
     """
     text = "One short document, to compile by: the kernels meet words, lines and 2 numbers.\n\nAnd a second paragraph."
     values: dict[str, list[Any]] = {
@@ -235,6 +235,4 @@ def warm(steps: Sequence[Step]) -> None:
         [pa.array(values.get(item.name, [None, None]), item.type) for item in DOCUMENT], schema=DOCUMENT
     )
     for step in steps:
-        # A user's own step has nothing of ours to compile, and may ask more of a document than these two have.
-        if type(step).__module__.startswith("penstock."):
-            batch = apply_step(step, batch).batch
+        batch = apply_step(step, batch).batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from .recipe import Recipe, digest
 from .tables import get_table, put_table
 
 CHUNK_TASKS = 200
+THREADS = 16
 PLAN = pa.schema(
     [
         ("task", pa.string()),
@@ -69,35 +71,43 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
     tasks: list[IngestTask] = []
     met: set[tuple[str, str]] = set()
     for source in sorted(recipe.inputs):
-        item = recipe.inputs[source]
         held: list[tuple[Piece, str]] = []
         size = 0
-        entries = list_files(item.path)
-        for entry in entries:
-            if (source, entry.path) in met:
+        for whole, etag, ranges in cut_files(recipe, source):
+            if (source, whole.path) in met:
                 raise InputError(
-                    f"input {source!r} names the file {entry.path} twice: ids would clash; give the inputs other names"
+                    f"input {source!r} names the file {whole.path} twice: ids would clash; give the inputs other names"
                 )
-            met.add((source, entry.path))
-            kind = item.format if item.format != "auto" else detect_format(entry.path)
-            if entry is entries[0]:  # a wrong mapping is an error at once; other files are met by their own tasks
-                check_fields(entry, kind, item.fields)
-            whole = Piece(entry.url, source, entry.path, kind, entry.size)
-            ranges = split(entry, kind, recipe.task_bytes)
+            met.add((source, whole.path))
             if len(ranges) > 1:
                 tasks += flush(held, len(tasks))
-                tasks += [
-                    make_task(len(tasks) + i, [_cut(whole, a, b)], [entry.etag]) for i, (a, b) in enumerate(ranges)
-                ]
+                tasks += [make_task(len(tasks) + i, [_cut(whole, a, b)], [etag]) for i, (a, b) in enumerate(ranges)]
                 continue
-            if held and size + entry.size > recipe.task_bytes:
+            if held and size + whole.size > recipe.task_bytes:
                 tasks += flush(held, len(tasks))
-            size = entry.size + (size if held else 0)
-            held.append((whole, entry.etag))
-            if ends_group(source, entry.path, entry.size, recipe.task_bytes):
+            size = whole.size + (size if held else 0)
+            held.append((whole, etag))
+            if ends_group(source, whole.path, whole.size, recipe.task_bytes):
                 tasks += flush(held, len(tasks))
         tasks += flush(held, len(tasks))
     return [setting_aside(task, recipe.quarantine) for task in tasks]
+
+
+def cut_files(recipe: Recipe, source: str) -> Iterator[tuple[Piece, str, list[tuple[int, int]]]]:
+    """Give an input's files, in the order of their paths, with their etags and the ranges that they can be read in.
+
+    To find where a large file can be cut takes a read or more of it: they are looked at by threads, for stores that
+    are far away.
+    """
+    item = recipe.inputs[source]
+    entries = list_files(item.path)
+    kinds = [item.format if item.format != "auto" else detect_format(entry.path) for entry in entries]
+    if entries:  # a wrong mapping is an error at once; other files are met by their own tasks
+        check_fields(entries[0], kinds[0], item.fields)
+    with ThreadPoolExecutor(THREADS) as pool:
+        cuts = pool.map(split, entries, kinds, itertools.repeat(recipe.task_bytes))
+        for entry, kind, ranges in zip(entries, kinds, cuts, strict=True):
+            yield Piece(entry.url, source, entry.path, kind, entry.size), entry.etag, ranges
 
 
 def setting_aside(task: IngestTask, quarantine: Sequence[str]) -> IngestTask:

@@ -12,16 +12,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import RequestError, RunError, StoreError
 from ..sharding.format import Generation, ShardEntry, write_generation
 from ..sharding.store import Store, crash_point
+from ..transforms.step import Step
 from .chunks import chunk, tasks_of
 from .clusters import Part, RemovalList
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
+from .fork_server import fork_server
 from .heartbeat import deaths, forget
 from .ingest import Ingest, check_streams, ingest_stage, warm
 from .match import match, match_stage, warm_match
@@ -29,7 +32,7 @@ from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, run_vocabulary, tokens_stage
-from .recipe import Recipe, digest
+from .recipe import Dedup, Recipe, digest
 from .reconcile import check, check_part, check_readers, check_shards
 from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
@@ -54,20 +57,22 @@ class Run:
     costs: dict[str, Any] = field(default_factory=dict)
     text_bytes: int = 0  # of the documents that the rules kept
     bytes_kept: int = 0  # of those that deduplication kept too
+    shared: bool = False  # what jobs share has been started
     ending: ExitStack = field(default_factory=ExitStack)
 
-    def launch(self, job: Job, tasks: int, weight: int) -> None:
-        """Run a job: in this process where it has one task, or less work than starting workers costs.
+    def fit(self, tasks: int, weight: int) -> RunnerOptions:
+        """Say where a job of so many tasks runs. What jobs share is started by the first, and serves the others too."""
+        if self.options.runner == "local" and (tasks == 1 or weight < IN_PROCESS_BYTES):
+            return replace(self.options, in_process=True)
+        if not self.shared:
+            self.options = self.ending.enter_context(session(self.options, self.progress.say))
+            self.shared = True
+        return self.options
 
-        A job server, where penstock starts one, is started by the first job and serves the others too.
-        """
-        options = self.options
-        if options.runner == "local" and (tasks == 1 or weight < IN_PROCESS_BYTES):
-            options = replace(options, in_process=True)
-        elif options.runner != "local":
-            self.options = options = self.ending.enter_context(session(options, self.progress.say))
+    def launch(self, job: Job, tasks: int, weight: int) -> None:
+        """Run a job: in this process where it has one task, or less work than starting workers costs."""
         try:
-            run_job(chunk(job, self.store), options)
+            run_job(chunk(job, self.store), self.fit(tasks, weight))
         except RunError as error:
             if found := [said for said in deaths(self.store) if said.startswith("a process ended while at ")]:
                 raise type(error)("; ".join([str(error), *found])) from error
@@ -135,6 +140,8 @@ def stages(state: Run) -> dict[str, Any]:
     require_tasks(tasks)
     if (given := given_tokenizer(recipe)) is not None:
         run_vocabulary(recipe, given)
+    if not {task.key for task in tasks} <= ingest_stage(recipe, store).committed():
+        state.fit(len(tasks), input_weight(tasks))  # what takes seconds to start does so while this process goes on
     compile_kernels(state)
     check_streams(recipe)
     receipts = documents(state, tasks)
@@ -154,10 +161,20 @@ def stages(state: Run) -> dict[str, Any]:
 
 def compile_kernels(state: Run) -> None:
     """Compile what the recipe uses, before workers start; from disk where it was compiled before."""
+    # A user's own step has nothing of ours to compile.
+    own = [step for step in state.recipe.steps if type(step).__module__.startswith("penstock.")]
+    load = partial(load_kernels, own, state.recipe.dedup)
     with state.progress.phase("compiling"):
-        warm(state.recipe.steps)
-        if state.recipe.dedup is not None:
-            warm_match(state.recipe.dedup)
+        load()
+    if (server := fork_server()) is not None:
+        server.prepare(load)
+
+
+def load_kernels(steps: Sequence[Step], dedup: Dedup | None) -> None:
+    """Have every kernel that these steps and this deduplication use compiled and loaded in this process."""
+    warm(steps)
+    if dedup is not None:
+        warm_match(dedup)
 
 
 def input_weight(tasks: Sequence[IngestTask]) -> int:

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from queue import Empty, Queue
@@ -21,6 +21,7 @@ from typing import Any
 from .. import PenstockError, RequestError, RunError, require
 from .beam_graph import Job, build
 from .failures import Desk, marked, original
+from .fork_server import forking
 from .job_server import ENGINES, SPARK, reachable, serve, tell
 
 __all__ = ["Job", "RunnerOptions", "cores", "missing", "preflight", "run_job", "session"]
@@ -98,18 +99,27 @@ def preflight(options: RunnerOptions) -> None:
 
 @contextmanager
 def session(options: RunnerOptions, say: Callable[[str], None] = tell) -> Iterator[RunnerOptions]:
-    """Start what the jobs of one run share, a job server where none is named, and end it after them.
+    """Start what the jobs of one run share, and end it after them: what local workers are forked from, a job server.
 
     Jobs run with the options this gives. What is missing is refused before anything starts.
     """
     preflight(options)
-    if options.runner not in ENGINES or options.job_endpoint is not None:
-        yield options
-        return
-    engine = ENGINES[options.runner]
-    master = (options.spark_master or f"local[{options.processes()}]") if engine is SPARK else "[local]"
-    with serve(engine, master, say) as endpoint:
-        yield replace(options, job_endpoint=endpoint)
+    with _workers(options):
+        if options.runner not in ENGINES or options.job_endpoint is not None:
+            yield options
+            return
+        engine = ENGINES[options.runner]
+        master = (options.spark_master or f"local[{options.processes()}]") if engine is SPARK else "[local]"
+        with serve(engine, master, say) as endpoint:
+            yield replace(options, job_endpoint=endpoint)
+
+
+def _workers(options: RunnerOptions) -> AbstractContextManager[None]:
+    """Have the workers forked from one process, where this machine runs them."""
+    elsewhere = options.runner not in ENGINES or _given(options.beam_options, "environment_type")
+    if options.processes() == 1 or (elsewhere and options.runner != "local"):
+        return nullcontext()
+    return forking(f"{__package__}.workers")
 
 
 def run_job(job: Job, options: RunnerOptions | None = None) -> None:
@@ -120,7 +130,7 @@ def run_job(job: Job, options: RunnerOptions | None = None) -> None:
     if options.runner in ENGINES and options.job_endpoint is None:
         with session(options) as options:
             return run_job(job, options)
-    with _quiet(), tempfile.TemporaryDirectory(prefix="penstock-") as path:
+    with _quiet(), _workers(options), tempfile.TemporaryDirectory(prefix="penstock-") as path:
         desk, line = Desk(path).reserve(), None
         try:
             _local(job, options, desk) if options.runner == "local" else _elsewhere(job, options, desk)

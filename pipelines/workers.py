@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,30 +24,35 @@ from apache_beam.transforms.environments import Environment, python_sdk_capabili
 from apache_beam.utils import thread_pool_executor
 
 from .failures import Desk, marked
+from .fork_server import Fork, boot, fork_server, import_path, serve_forks
 
 URN = "penstock:environment:worker_process:v1"
 GRACE_SECONDS = 5.0  # for a worker that is to stop; what is cut short is done again on resume
-# Beam logs to the root logger while it is imported: a handler that keeps nothing comes first.
-_BOOT = "import logging; logging.getLogger().addHandler(logging.NullHandler()); from {0} import serve; serve()"
+
+Worker = subprocess.Popen[bytes] | Fork
 
 
-def launch(control: str, worker_id: str) -> subprocess.Popen[bytes]:
+def launch(control: str, worker_id: str) -> Worker:
     """Start a worker process: this Python, this process's import path, working for the address `control`."""
-    environment = dict(
-        os.environ,
-        PYTHONPATH=os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-        PENSTOCK_WORKER=f"{control} {worker_id} {os.getpid()}",
-    )
-    command = [sys.executable, "-c", _BOOT.format(__name__)]
+    if (server := fork_server()) is not None:
+        return server.fork(control, worker_id)
+    environment = dict(os.environ, PYTHONPATH=import_path())
+    command = [sys.executable, "-c", boot(__name__, "serve"), control, worker_id, str(os.getpid())]
     # A session of its own: Ctrl-C reaches the client alone, which then ends its workers.
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
-def serve() -> None:
-    """Work until the client has nothing more to do, or is gone (this runs in the worker process)."""
+def serve_workers(pipe: str) -> None:
+    """Fork workers (this runs in the fork server)."""
+    from apache_beam.runners.worker import sdk_worker  # noqa: F401
+
+    serve_forks(pipe, partial(serve, parent=str(os.getpid())))
+
+
+def serve(control: str, worker_id: str, parent: str) -> None:
+    """Work until the client has nothing more to do, or `parent` is gone (this runs in the worker process)."""
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
-    control, worker_id, parent = os.environ.pop("PENSTOCK_WORKER").split(" ")
     ignore_broken_connections()
     threading.Thread(target=_die_with, args=(int(parent),), daemon=True).start()
     with suppress(grpc.RpcError):  # the connection is closed; who closed it knows why
@@ -70,7 +76,7 @@ def ignore_broken_connections() -> None:
     threading.excepthook = unless_broken
 
 
-def stop(process: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> int:
+def stop(process: Worker, grace: float = GRACE_SECONDS) -> int:
     """Wait `grace` seconds for a process to end, then kill it; give the code it ended with, 0 where it was killed."""
     try:
         return process.wait(grace)
@@ -148,7 +154,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.closed = threading.Event()
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Worker] = {}
         self.server = grpc.server(thread_pool_executor.shared_unbounded_instance())
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self.server)
         self.address = f"localhost:{self.server.add_insecure_port('localhost:0')}"
@@ -164,7 +170,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
             self._end(process, GRACE_SECONDS)
         return beam_fn_api_pb2.StopWorkerResponse()
 
-    def _end(self, process: subprocess.Popen[bytes], grace: float) -> None:
+    def _end(self, process: Worker, grace: float) -> None:
         if code := stop(process, grace):
             self.desk.bury(process.pid, code)
 

@@ -1,0 +1,240 @@
+"""Worker processes forked from one that is ready: Beam and kernels are loaded once a run, not once a worker and job.
+
+A Python process takes 3 CPU-seconds of imports and of kernels read from disk before it can work. A fork of one that has
+them takes 10 ms, and shares their memory. The server is a process of its own, for only a process without threads can
+be forked safely, and who calls penstock may have any. It ends when its client closes the pipe or dies, and its forks
+with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .. import RunError
+
+LOOK_SECONDS = 0.05  # between two looks at whether a fork has ended
+CLOSE_SECONDS = 5.0  # for a server that is to end
+
+
+class ForkServer:
+    """The client's end: asks for forks, and learns how each ended. Shared by threads.
+
+    `module`: its `serve_workers(pipe)` runs in the server, and calls `serve_forks`.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._pipe, theirs = Pipe()
+        self._lock = threading.Lock()
+        self._codes: dict[int, int] = {}
+        self._forks = 0
+        # The server must have no threads, those of a numeric library included.
+        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": import_path()}
+        command = [sys.executable, "-c", boot(module, "serve_workers"), str(theirs.fileno())]
+        # A session of its own: Ctrl-C reaches the client alone, which then ends its workers.
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+        )
+        theirs.close()
+
+    def prepare(self, call: Callable[[], object]) -> None:
+        """Have the server run `call`, which pickles by name, before its next fork; it must leave no thread behind."""
+        with self._lock:
+            self._send(("prepare", pickle.dumps(call)))
+
+    def fork(self, *arguments: Any) -> Fork:
+        """Fork a process that runs `main(*arguments)` in this process's environment, import path and folder."""
+        with self._lock:
+            self._forks += 1
+            number = self._forks
+            self._send(("fork", (number, dict(os.environ), [*sys.path], os.getcwd(), arguments)))
+            while True:
+                try:
+                    self._take(said := self._pipe.recv())
+                except (EOFError, OSError):
+                    raise self._gone() from None
+                if said[:2] == ("forked", number):
+                    return Fork(self, number, said[2])
+
+    def code(self, number: int) -> int | None:
+        """Give the exit code of a fork; None while it runs. Forks die with their server, by SIGKILL."""
+        with self._lock:
+            try:
+                while self._pipe.poll():
+                    self._take(self._pipe.recv())
+            except (EOFError, OSError):
+                return self._codes.get(number, -signal.SIGKILL)
+            return self._codes.get(number)
+
+    def close(self) -> None:
+        """End the server and what still runs of its forks."""
+        self._pipe.close()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _send(self, message: tuple[str, Any]) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError:
+            raise self._gone() from None
+
+    def _take(self, said: tuple[str, int, int]) -> None:
+        what, number, value = said
+        if what == "ended":
+            self._codes[number] = value
+
+    def _gone(self) -> RunError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSE_SECONDS)
+        return RunError(
+            f"the process that workers are forked from has ended with code {self._process.returncode}; what is "
+            "committed stays: run again to go on"
+        )
+
+
+class Fork:
+    """A forked process, as `subprocess.Popen` would show it."""
+
+    def __init__(self, server: ForkServer, number: int, pid: int) -> None:
+        self._server, self._number, self.pid = server, number, pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Give the exit code, −N where signal N killed it; None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._server.code(self._number)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; subprocess.TimeoutExpired after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end is not None and time.monotonic() >= end:
+                raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout or 0.0)
+            time.sleep(LOOK_SECONDS / 2)
+        return code
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+class _Shared:
+    """The fork server of this process, while someone needs it."""
+
+    lock = threading.Lock()
+    server: ForkServer | None = None
+    users = 0
+
+
+@contextmanager
+def forking(module: str) -> Iterator[None]:
+    """Have `fork_server()` give one in this block; blocks share it. Not beyond Linux, where forks are not safe."""
+    if sys.platform != "linux":
+        yield
+        return
+    with _Shared.lock:
+        _Shared.server = _Shared.server or ForkServer(module)
+        _Shared.users += 1
+    try:
+        yield
+    finally:
+        with _Shared.lock:
+            _Shared.users -= 1
+            if not _Shared.users and _Shared.server is not None:
+                _Shared.server.close()
+                _Shared.server = None
+
+
+def fork_server() -> ForkServer | None:
+    """Give this process's fork server, where there is one."""
+    return _Shared.server
+
+
+def boot(module: str, function: str) -> str:
+    """Write the source of a process that calls a module's function with the words of its command line."""
+    # Beam logs to the root logger while it is imported: a handler that keeps nothing comes first.
+    quiet = "import logging, sys; logging.getLogger().addHandler(logging.NullHandler())"
+    return f"{quiet}; from {module} import {function}; {function}(*sys.argv[1:])"
+
+
+def import_path() -> str:
+    """Give this process's import path, as `PYTHONPATH` hands it to a process started here."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+
+
+def serve_forks(descriptor: str, main: Callable[..., None]) -> None:
+    """Fork what the client asks for, and tell it how each ended, until it is gone (this runs in the server)."""
+    pipe = Connection(int(descriptor))
+    running: dict[int, int] = {}
+    try:
+        while True:
+            if pipe.poll(LOOK_SECONDS):
+                what, asked = pipe.recv()
+                if what == "prepare":
+                    pickle.loads(asked)()
+                    gc.collect()
+                    gc.freeze()  # else the first collection in a fork writes to, and so copies, every page
+                else:
+                    number, environment, path, folder, arguments = asked
+                    if (pid := os.fork()) == 0:
+                        pipe.close()
+                        _be_a_fork(main, environment, path, folder, arguments)
+                    running[pid] = number
+                    pipe.send(("forked", number, pid))
+            for pid, code in _ended(running):
+                pipe.send(("ended", running.pop(pid), code))
+    except (EOFError, OSError):  # the client is gone, or done
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _ended(running: dict[int, int]) -> list[tuple[int, int]]:
+    """Reap the forks that have ended: their ids and exit codes."""
+    ended = []
+    for pid in running:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+        if reaped:
+            ended.append((pid, os.waitstatus_to_exitcode(status)))
+    return ended
+
+
+def _be_a_fork(
+    main: Callable[..., None], environment: dict[str, str], path: list[str], folder: str, arguments: tuple[Any, ...]
+) -> None:
+    """Run `main` in the place and with the environment of the client, and end without the server's clean-up."""
+    code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+        os.chdir(folder)
+        main(*arguments)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
