@@ -120,12 +120,11 @@ class WorkerHandle(GrpcWorkerHandler):  # type: ignore[misc]
 
     def _watch(self) -> None:
         while not self.closed.wait(0.1):
-            if self.process.poll() is None:
-                if self.desk.deserted():
-                    self.process.kill()
-                continue
-            self.desk.bury(self.process.pid, self.process.returncode)
-            self._answer()
+            if (code := self.process.poll()) is not None:
+                self.desk.bury(self.process.pid, code)
+                self._answer()
+            elif self.desk.deserted():
+                self.process.kill()
 
     def _answer(self) -> None:
         """Answer every open question with the failure. The runner waits for these without a limit of time."""
@@ -177,8 +176,8 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
     def _watch(self) -> None:
         while not self.closed.wait(0.1):
             for process in list(self.processes.values()):
-                if process.poll():
-                    self.desk.bury(process.pid, process.returncode)
+                if code := process.poll():
+                    self.desk.bury(process.pid, code)
 
     def __enter__(self) -> WorkerPool:
         threading.Thread(target=self._watch, daemon=True).start()
