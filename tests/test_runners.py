@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -68,6 +69,16 @@ def test_runs_every_task_once_and_groups_the_same_everywhere(jobs: ModuleType, t
 def test_expands_chunks_of_the_plan_in_a_worker(jobs: ModuleType, tmp_path: Path, options: RunnerOptions) -> None:
     run_job(Job("chunks", [(0, 3), (3, 5)], partial(jobs.touch, str(tmp_path)), expand=jobs.numbers), options)
     assert sorted(path.name for path in tmp_path.iterdir()) == list("01234")
+
+
+def test_workers_start_one_by_one_where_forks_are_not_safe(
+    jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.pipelines.runners.forking", lambda module: nullcontext())
+    run_job(Job("few", [jobs.Number(3)], partial(jobs.remainder, str(tmp_path))), TWO_WORKERS)
+    assert (tmp_path / "task-3").read_text() != str(os.getpid())
+    with pytest.raises(RunError, match="a worker process was killed by SIGKILL while at number 1;"):
+        run_job(Job("read", [jobs.Number(1)], jobs.kill_self), TWO_WORKERS)
 
 
 def test_no_tasks_is_no_job() -> None:
