@@ -112,7 +112,8 @@ def _sorted_pairs(pairs: NDArray[np.uint64], by_both: bool) -> NDArray[np.uint64
                 before, counts[value] = before + counts[value], before
             for row in range(rows):
                 place = np.int64((source[row, column] >> shift) & np.uint64(255))
-                target[counts[place]] = source[row]
+                # By value: to assign a row, numba compiles how shapes that differ are told, in seconds.
+                target[counts[place], 0], target[counts[place], 1] = source[row, 0], source[row, 1]
                 counts[place] += 1
             source, target = target, source
     return source
@@ -124,7 +125,7 @@ def _distinct(edges: Edges) -> Edges:
     kept = 0
     for row in range(len(edges)):
         if row == 0 or edges[row, 0] != edges[row - 1, 0] or edges[row, 1] != edges[row - 1, 1]:
-            edges[kept] = edges[row]
+            edges[kept, 0], edges[kept, 1] = edges[row, 0], edges[row, 1]
             kept += 1
     return edges[:kept]
 
