@@ -61,9 +61,9 @@ def fail_first_then_touch(out: str, task: Number) -> None:
 def kill_self(task: Number) -> None:
     if task.value == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(600)  # longer than a test may take: who waits for this fails
 
 
 def sleep(out: str, task: Number) -> None:
     Path(out, f"pid-{os.getpid()}").touch()
-    time.sleep(60)
+    time.sleep(600)

@@ -145,13 +145,13 @@ def outcomes(step: C4Quality, rows: list[str]) -> list[tuple[str | None, str]]:
     return list(zip(rules, outcome.batch["text"].to_pylist(), strict=True))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps, texts)
 def test_decides_and_edits_as_the_oracle(step: C4Quality, rows: list[str]) -> None:
     assert outcomes(step, rows) == [oracle(step, text) for text in rows]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps, texts)
 def test_page_rules_replay_from_scores_measured_with_others(step: C4Quality, rows: list[str]) -> None:
     """Which page rules are on changes no score."""
@@ -161,7 +161,7 @@ def test_page_rules_replay_from_scores_measured_with_others(step: C4Quality, row
     assert replayed == [oracle(step, text)[0] for text in rows]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts)
 def test_every_line_has_one_fate(rows: list[str]) -> None:
     scores = C4Quality().measure(pa.record_batch({"text": pa.array(rows, pa.string())}))

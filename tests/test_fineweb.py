@@ -50,7 +50,7 @@ def oracle(text: str, short: int = 30) -> dict[str, float]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(texts, st.integers(0, 40))
 def test_scores_are_the_oracles(rows: list[str], short: int) -> None:
     scores = FineWebQuality(short_line_length=short).measure(pa.record_batch({"text": pa.array(rows, pa.string())}))

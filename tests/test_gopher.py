@@ -102,19 +102,19 @@ def reason(step: GopherQuality | GopherRepetition, text: str) -> str | None:
     return rule
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts)
 def test_quality_scores_are_the_oracles(rows: list[str]) -> None:
     assert scores_of(GopherQuality(), rows) == [quality_oracle(text) for text in rows]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(texts)
 def test_repetition_scores_are_the_oracles(rows: list[str]) -> None:
     assert scores_of(GopherRepetition(), rows) == [repetition_oracle(text) for text in rows]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(20, 400))
 def test_repetition_of_few_letters_and_moving_borders(seed: int, letters: int, length: int) -> None:
     """Words of one and two letters: most n-grams stand twice, many with their borders elsewhere."""

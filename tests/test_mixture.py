@@ -20,7 +20,7 @@ def mixed(weights: list[int]) -> Mixture:
     return Mixture(tuple((f"s{number}", weight) for number, weight in enumerate(weights)))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(weights_of)
 def test_shares_are_exact_to_half_a_row_a_level(weights: list[int]) -> None:
     many = mixed(weights)
@@ -32,7 +32,7 @@ def test_shares_are_exact_to_half_a_row_a_level(weights: list[int]) -> None:
         assert strays.max() <= many.depth / 2 + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weights_of, st.integers(0, (1 << 62) - 500))
 def test_any_position_is_found_back(weights: list[int], start: int) -> None:
     many = mixed(weights)
@@ -66,7 +66,7 @@ def slow_stream(weights: list[int], position: int) -> tuple[int, int]:
     return int(str(node[2])), row
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=7), st.integers(0, 10**15))
 def test_equals_the_slow_tree(weights: list[int], position: int) -> None:
     streams, ordinals = mixed(weights).split(np.array([position]))
@@ -105,7 +105,7 @@ def test_weights_too_large_are_scaled_and_none_is_lost() -> None:
     assert abs(dict(many.weights)["large"] - LARGEST_SUM // 2) < 4
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**12), min_size=1))
 def test_weights_told_by_a_mixture_make_the_same_mixture(weights: dict[str, int]) -> None:
     many = mixture(weights)

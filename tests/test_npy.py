@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from token_files import GOLDEN, PACKS
 
@@ -32,7 +32,6 @@ def test_the_bytes_are_pinned() -> None:
     assert npy_bytes(np.array([1, 2**40], WORD)) == PINNED + (1).to_bytes(8, "little") + (2**40).to_bytes(8, "little")
 
 
-@settings(deadline=None)
 @given(st.sampled_from(KINDS), st.lists(st.integers(0, 400), min_size=1, max_size=3), st.booleans())
 def test_numpy_reads_and_writes_the_same(kind: np.dtype[Any], shape: list[int], turned: bool) -> None:
     shape = [min(length, 400 // 20**at) for at, length in enumerate(shape)]

@@ -58,7 +58,7 @@ def table_of(lengths: Sequence[int], length: int, rows: int, policy: str) -> Pac
     return PackTable(Pack(length, "best_fit" if pieces is not None else "concat"), rows, ends, pieces)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(lengths_of, st.integers(1, 24), st.integers(1, 6))
 def test_best_fit_places_every_token_once_and_keeps_its_word_on_groups(
     lengths: list[int], length: int, rows: int
@@ -84,7 +84,7 @@ def test_best_fit_places_every_token_once_and_keeps_its_word_on_groups(
     assert [starts[0] for starts in by_row.values()] == sorted(starts[0] for starts in by_row.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths_of, st.integers(1, 24))
 def test_one_group_is_packed_as_the_paper_says(lengths: list[int], length: int) -> None:
     table = best_fit(ends_of(lengths), length, 10**6)
@@ -162,7 +162,7 @@ def read(table: PackTable, tokens: Any, rows: Sequence[int], shard: int = 0) -> 
 
 
 @pytest.mark.parametrize("policy", ["best_fit", "concat"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lengths_of, st.integers(1, 24), st.integers(1, 6), st.randoms())
 def test_rows_are_those_of_a_naive_reader(policy: str, lengths: list[int], length: int, rows: int, dice: Any) -> None:
     table, tokens, shard = table_of(lengths, length, rows, policy), payload(lengths), 2**32 - 1

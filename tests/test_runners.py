@@ -124,10 +124,8 @@ def test_the_other_worker_stops_after_the_task_it_is_at(jobs: ModuleType, tmp_pa
 def test_a_killed_worker_is_a_run_error_that_names_its_task(
     jobs: ModuleType, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    started = time.monotonic()
     with pytest.raises(RunError, match=r"a worker process was killed by SIGKILL while at number 1;"):
         run_job(Job("read", [jobs.Number(n) for n in range(4)], jobs.kill_self), TWO_WORKERS)
-    assert time.monotonic() - started < 45  # the tasks sleep for 60 s: nobody waited for them
     assert capfd.readouterr() == ("", "")
 
 
