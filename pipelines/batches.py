@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import RequestError, RunError
-from ..sharding.format import Generation, Pack, ShardEntry, Vocabulary, write_generation
+from ..sharding.dataset import write_generation
+from ..sharding.format import Generation, Pack, ShardEntry, Vocabulary
 from ..sharding.store import Store
 from ..tokenizer.vocab import Tokenizer
 from ..transforms.readers import Fields, Piece, check_fields, detect_format, list_files, read, split

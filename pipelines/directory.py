@@ -28,8 +28,19 @@ class RunDirectory:
             folder = store.url if not above else store.url.rsplit("/", above)[0]
             run = Store(folder or "/", **store.options)
             if run.exists(MANIFEST):
-                return cls(run, read_manifest(run))
+                found = cls(run, read_manifest(run))
+                found.require_current(store.url.rsplit("/", 1)[1] if above == 2 else None)
+                return found
         raise RequestError(f"{path} is no finished run: there is no {MANIFEST}; give the folder of a run")
+
+    def require_current(self, tokens: str | None) -> None:
+        """Refuse a `tokens/HASH` that is not the manifest's: its tokenizer and decisions would be another recipe's."""
+        current = self.manifest["stages"]["tokens"]
+        if tokens is not None and tokens != current:
+            raise RequestError(
+                f"{self.store.url}/tokens/{tokens} was written by an earlier recipe, the manifest is of {current}: run "
+                "the earlier recipe once more, which computes nothing anew, and its manifest stands again"
+            )
 
     def table(self, name: str) -> str | None:
         """Name one of the run's tables; None where the run has none."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import RequestError, RunError, StoreError
-from ..sharding.format import Generation, ShardEntry, write_generation
+from ..sharding.dataset import write_generation
+from ..sharding.format import Generation, ShardEntry
 from ..sharding.store import Store, crash_point
 from ..transforms.step import Step
 from .chunks import chunk, tasks_of

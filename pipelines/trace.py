@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import RequestError
+from ..sharding.dataset import open_tokens
 from ..sharding.documents import Documents
-from ..sharding.format import open_tokens
 from ..sharding.plan import Segment, State
 from ..sharding.positions import Positions, choose_streams
 from .directory import RunDirectory
@@ -43,6 +43,13 @@ def trace_step(
     check_rank(rank, world_size)
     run, saved = RunDirectory.open(path), State.from_dict(state)
     first, last = saved.plan.extent(step)
+    if first < saved.position < last:  # the data ended in this batch
+        last = saved.position
+        if rank is not None:
+            raise RequestError(
+                f"step {step} is the last of its data, positions {first} to {last}: which of its rows a rank had "
+                "depends on the loader's tail=, which no state holds; leave out --rank"
+            )
     segment = [segment for segment in saved.plan.segments if segment.from_position <= first][-1]
     documents = Documents(open_tokens(path, segment.generation))
     positions = positions_of(documents, saved, segment)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import RequestError
+from ..sharding.dataset import open_tokens
 from ..sharding.documents import Documents
-from ..sharding.format import open_tokens
 from .directory import RunDirectory
 from .ledger import LEDGER
 from .tables import row_groups, row_values

@@ -5,9 +5,9 @@ survivors.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..transforms.schema import id_words
 from .directory import RunDirectory
 from .ledger import keyed
 from .recipe import Recipe, TokenizerChoice, digest
-from .stage import Meter, Receipt, Stage, package_versions, receipt_name, run_task
+from .stage import Meter, Receipt, Stage, package_versions, receipt_name, run_task, spool
 from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors
 
@@ -120,9 +120,6 @@ def sample(survivors: Survivors, row_groups: Sequence[RowGroup], wanted: int, ke
     return chosen
 
 
-_copies: dict[tuple[str, str], str] = {}
-
-
 @dataclass(frozen=True)
 class RunTokenizer:
     """The tokenizer that a run keeps: where its files lie, and how it is opened."""
@@ -138,20 +135,18 @@ class RunTokenizer:
         return cls(stage.store, tuple(made["files"]), choice.eos if choice else None)
 
     def load(self) -> FileTokenizer:
-        """Open it; from an object store, its files are copied to this machine once a process."""
-        return load_tokenizer(self._path(), engine=self.engine, eos=self.eos)
+        """Open it; from an object store once a process."""
+        path = self.store.local(self.files[0])
+        return _fetched(self) if path is None else load_tokenizer(path, engine=self.engine, eos=self.eos)
 
-    def _path(self) -> str:
-        first = self.files[0]
-        path = self.store.local(first)
-        if path is not None:
-            return str(path)
-        if (self.store.url, first) not in _copies:
-            folder = Path(tempfile.mkdtemp(prefix="penstock-tokenizer-"))
-            for name in self.files:
-                (folder / Path(name).name).write_bytes(self.store.read(name))
-            _copies[self.store.url, first] = str(folder / Path(first).name)
-        return _copies[self.store.url, first]
+
+@lru_cache(maxsize=4)
+def _fetched(tokenizer: RunTokenizer) -> FileTokenizer:
+    """Copy a tokenizer's files here for as long as it takes to open them."""
+    with spool() as folder:
+        for name in tokenizer.files:
+            (folder / Path(name).name).write_bytes(tokenizer.store.read(name))
+        return load_tokenizer(folder / Path(tokenizer.files[0]).name, engine=tokenizer.engine, eos=tokenizer.eos)
 
 
 def checked(tokenizer: RunTokenizer, survivors: Survivors, row_groups: Sequence[RowGroup]) -> RunTokenizer:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import CorruptDataError, StoreError
-from .cache import BlockCache
+from .cache import HELD_SHARE, BlockCache
 from .format import Generation, PackOrder
 from .packing import Layout, PackTable
 from .shard import Fetch, ShardReader
@@ -31,6 +31,8 @@ _TRIES = 5
 _PAUSE = 0.25
 # Shards whose tables are kept: about 5 MB each for 256 MiB of tokens.
 _READERS = 64
+# Blocks that are held however small the cache is.
+_FEW_BLOCKS = 8
 # Files that the rest of the process may want beside the maps of blocks.
 _OTHER_FILES = 512
 
@@ -116,18 +118,24 @@ class RemoteReads:
     def __init__(self, store: Store, cache: BlockCache) -> None:
         self.store, self.cache = store, cache
 
-    def __call__(self, name: str, digest: str, start: int, end: int) -> memoryview:
-        """Give the bytes [start, end) of an object whose content has this SHA-256."""
-        return self.cache.get(f"{digest[:32]}-{start}-{end}", lambda: self._read(name, start, end))
+    def __call__(self, name: str, digest: str, start: int, end: int | None) -> memoryview:
+        """Give the bytes [start, end) of an object whose content has this SHA-256; None is its end."""
+        place = f"{digest[:32]}-{start}-{'end' if end is None else end}"
+        return self.cache.get(place, lambda: self._read(name, start, end))
 
-    def past_the_cache(self, name: str, digest: str, start: int, end: int) -> memoryview:
+    def past_the_cache(self, name: str, digest: str, start: int, end: int | None) -> memoryview:
         """Give the same bytes from the store itself."""
         return memoryview(self._read(name, start, end))
 
-    def _read(self, name: str, start: int, end: int) -> bytes:
+    def _read(self, name: str, start: int, end: int | None) -> bytes:
         for attempt in range(_TRIES):
             try:
-                return self.store.read(name, start, end)
+                body = self.store.read(name, start, end)
+                if not body or (end is not None and len(body) != end - start):
+                    wanted = "all" if end is None else end - start
+                    raise StoreError(f"{self.store.url}/{name} gave {len(body)} bytes from byte {start} on, not "
+                                     f"{wanted}: it was cut short, or the store fails")
+                return body
             except MissingObjectError:
                 raise
             except StoreError:
@@ -140,8 +148,8 @@ class RemoteReads:
 class Blocks:
     """The blocks of one pack of a data set. Shared by threads.
 
-    limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache.
-    padding: a row of padding, EOS.
+    limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache, where
+    it cannot be evicted then: so of those at most an eighth of the cache, and a few. padding: a row of padding, EOS.
     """
 
     def __init__(
@@ -151,6 +159,9 @@ class Blocks:
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)
+        if not self.local:
+            group = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize
+            limit = min(limit, max(_FEW_BLOCKS, cache.limit // HELD_SHARE // group))
         files = min(limit, len(generation.shards)) if self.local else limit
         self._blocks: Recent[Block] = Recent(limit if (allowed := _allow_files(files)) == files else allowed)
         kind = np.int32 if generation.vocabulary.itemsize == 4 else np.uint16
@@ -174,10 +185,7 @@ class Blocks:
 
     def table(self, shard: int) -> PackTable:
         """Say where the rows of the pack lie in a shard."""
-        try:
-            return self.reader(shard).table(self.pack.pack)
-        except CorruptDataError as error:
-            return self._past_the_cache(shard, error).table(self.pack.pack)
+        return self.read(shard, lambda reader: reader.table(self.pack.pack))
 
     def _reader(self, shard: int) -> ShardReader:
         return self._open(shard, self._fetch)
@@ -187,10 +195,14 @@ class Blocks:
         return ShardReader(self.store, entry, self._generation.vocabulary, shard, fetch)
 
     def _block(self, shard: int, group: int) -> Block:
+        return self.read(shard, lambda reader: Block(self, shard, group, reader))
+
+    def read(self, shard: int, call: Callable[[ShardReader], T]) -> T:
+        """Call with a shard's reader; where what the cache holds of it is wrong, once more past the cache."""
         try:
-            return Block(self, shard, group, self.reader(shard))
+            return call(self.reader(shard))
         except CorruptDataError as error:
-            return Block(self, shard, group, self._past_the_cache(shard, error))
+            return call(self._past_the_cache(shard, error))
 
     def _past_the_cache(self, shard: int, error: CorruptDataError) -> ShardReader:
         """Forget what the cache holds of a shard, and open it without: other threads may be putting damage back.

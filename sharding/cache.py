@@ -8,7 +8,8 @@ the same data share it. The protocol holds no state but files and `flock`s, whic
     evict    oldest use first, down to nine tenths of the cap; what cannot be locked alone is in use and stays
 
 A dead writer's part has no lock: the next who wants the block takes it over, and eviction removes it. Where the disk is
-full, or another process is stuck, a block is read past the cache. Local data never comes through here.
+full, the folder another user's, no descriptor left or another process stuck, a block is read past the cache. Local data
+never comes through here.
 """
 
 from __future__ import annotations
@@ -29,12 +30,17 @@ from threading import Lock
 Fetch = Callable[[], bytes]
 # Well above the 2 to 4 GiB that the order keeps in flight over all ranks (`order.BLOCKS_IN_FLIGHT`).
 CACHE_BYTES = 16 << 30
-# Blocks a process keeps open; the usual limit on open files is 1,024.
+# Blocks a process keeps open for whoever asks again; the usual limit on open files is 1,024.
 _OPEN_BLOCKS = 256
+#: What a process holds open cannot be evicted: the cache here, and the loader's blocks, each at most this share of it.
+HELD_SHARE = 8
 # Seconds to wait for another process that fetches the same block.
 _PATIENCE = 60.0
 _POLL = 0.01
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# What makes a block be read past the cache: a full disk, a folder of another user's, no file descriptor left.
+_UNUSABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -50,6 +56,7 @@ class BlockCache:
         self.folder, self.limit = folder, limit
         self._lock = Lock()
         self._open: OrderedDict[str, memoryview] = OrderedDict()
+        self._open_bytes = 0
         self._busy: dict[str, Future[memoryview]] = {}
         self._written = limit
 
@@ -78,17 +85,23 @@ class BlockCache:
             with self._lock:
                 del self._busy[name]
                 if future.exception() is None:
-                    self._open[name] = future.result()
-                    while len(self._open) > _OPEN_BLOCKS:
-                        self._open.popitem(last=False)
+                    self._keep(name, future.result())
+
+    def _keep(self, name: str, view: memoryview) -> None:
+        """Hold a block open, and let go of those asked for longest ago."""
+        self._open[name] = view
+        self._open_bytes += len(view)
+        while len(self._open) > _OPEN_BLOCKS or self._open_bytes > self.limit // HELD_SHARE:
+            self._open_bytes -= len(self._open.popitem(last=False)[1])
 
     def drop(self, prefix: str) -> None:
         """Forget blocks whose bytes turned out wrong, by how their names begin; the next `get` fetches them anew."""
         with self._lock:
             for name in [name for name in self._open if name.startswith(prefix)]:
-                del self._open[name]
+                self._open_bytes -= len(self._open.pop(name))
         for path in self.folder.glob(f"{prefix[:2]}/{prefix}*"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's: who finds damage in it reads past the cache
+                path.unlink()
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / name
@@ -97,14 +110,14 @@ class BlockCache:
         path = self._path(name)
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            if (found := _lease(path)) is not None:
-                return found
             try:
+                if (found := _lease(path)) is not None:
+                    return found
                 with _part(path) as writer:
                     if writer is not None:
                         return self._fill(path, writer, fetch)
             except OSError as error:
-                if error.errno not in _UNWRITABLE:
+                if error.errno not in _UNUSABLE:
                     raise
                 break
             time.sleep(_POLL)
@@ -122,7 +135,7 @@ class BlockCache:
                 file.write(body)
             os.rename(_part_path(path), path)
         except OSError as error:
-            if error.errno not in _UNWRITABLE:
+            if error.errno not in _UNUSABLE:
                 raise
             os.ftruncate(writer, 0)
             return memoryview(body)
@@ -183,7 +196,11 @@ def _lease(path: Path) -> memoryview | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.utime(descriptor)
+        if not os.fstat(descriptor).st_size:  # what a power cut leaves of a file that was not yet on disk
+            path.unlink()
+            return None
+        with suppress(OSError):  # another user's: it only looks older than it is
+            os.utime(descriptor)
         return _mapped(descriptor)
     finally:
         os.close(descriptor)

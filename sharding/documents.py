@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import InputError, require
-from .format import TokenData
+from .dataset import TokenData
 from .shard import ShardReader
 
 #: Shards and row groups kept open: a step's rows come back to the same few.

@@ -23,24 +23,18 @@ of version 1 would misread is a new major, and the golden files in tests/data/to
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from .. import CommitConflictError, CorruptDataError, InputError
-from .canonical import MAGIC, VERSION, canonical, parse
+from .. import CorruptDataError, InputError
+from .canonical import MAGIC, VERSION
 from .order import Geometry, geometry
-from .store import Store
-
-if TYPE_CHECKING:
-    from .shard import ShardReader
 
 #: Bytes of payload in a group of rows, one range read.
 GROUP_BYTES = 1 << 20
@@ -48,6 +42,8 @@ GROUP_BYTES = 1 << 20
 #: groups of 8 / 32 / 64 / 128 / 256 rows: web-like lengths (median 490) 99.5 / 99.5 / 99.7 / 99.6 / 99.8 %, manuals
 #: (mean 1,700) 98.3 / 99.1 / 99.4 / 99.5 / 99.7 %, books' chapters (mean 10,000) 95.5 / 97.4 / 98.7 / 98.9 / 99.3 %.
 FITTING_ROWS, FITTING_BYTES = 64, 4 << 20
+#: A shard's members whatever its packs, by suffix; the header gives the checksums of the others.
+MEMBERS = (".bin", ".json", ".ends.npy", ".sums.npy", ".docs.parquet")
 Policy = Literal["concat", "best_fit"]
 
 
@@ -242,6 +238,9 @@ class Generation:
         if values["tokens_sha256"] != generation.tokens_sha256:
             raise CorruptDataError(f"generation {generation.number} says tokens_sha256 {values['tokens_sha256']}, "
                                    f"its shards give {generation.tokens_sha256}: restore it from a copy")
+        if problem := next(_contradictions(generation), None):
+            raise CorruptDataError(f"generation {generation.number} contradicts itself: {problem}; "
+                                   "restore it from a copy")
         return generation
 
 
@@ -250,79 +249,35 @@ def _fields(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: values[field.name] for field in fields(kind)}
 
 
+def _contradictions(generation: Generation) -> Iterator[str]:
+    """Say where what is told of packs is not what the shards have: rows would be left out, or looked for in vain."""
+    tables = {f".{order.pack.name}.npy" for order in generation.packs if order.pack.policy == "best_fit"}
+    for shard in generation.shards:
+        if lacking := {*MEMBERS, *tables} - set(shard.members):
+            yield f"shard {shard.name} has no {', '.join(sorted(lacking))}"
+    for order in generation.packs:
+        told = {name: (shape.groups, shape.rows_per_group, shape.tail_rows) for name, shape in order.streams.items()}
+        have = {
+            name: (groups, order.group_rows, tail)
+            for name, groups, tail in _stream_groups(order.pack, order.group_rows, generation.shards)
+        }
+        if told != have:
+            yield f"its streams of pack {order.pack.name} have groups, rows a group and tail {told}, its shards {have}"
+
+
 def _pack_order(pack: Pack, vocabulary: Vocabulary, shards: Sequence[ShardEntry]) -> PackOrder:
     rows = pack.group_rows(vocabulary.itemsize)
-    for shard in shards:
-        if pack.name not in shard.packs or shard.packs[pack.name].group_rows != rows:
-            raise ValueError(f"shard {shard.name} does not have the pack {pack.name} with {rows} rows a group")
-    streams = {}
-    for stream, members in groupby(shards, key=lambda shard: shard.stream):
-        counts = [shard.packs[pack.name] for shard in members]
-        tail = sum(count.short_rows for count in counts)
-        streams[stream] = geometry(sum(count.full_groups for count in counts), rows, tail)
+    streams = {name: geometry(groups, rows, tail) for name, groups, tail in _stream_groups(pack, rows, shards)}
     return PackOrder(pack, rows, streams)
 
 
-def write_generation(store: Store, generation: Generation) -> None:
-    """Commit a generation; one that stands must be equal, or CommitConflictError."""
-    name = f"generations/{generation.number}.json"
-    body = canonical(generation.to_json())
-    if store.commit_once(name, body) != body:
-        raise CommitConflictError(f"{store.url}/{name} stands with other content: another writer made generation "
-                                  f"{generation.number}; write into an empty folder, or make generation "
-                                  f"{generation.number + 1} of that one")
-
-
-def read_generation(store: Store, number: int | None = None) -> Generation:
-    """Read one generation, or the current one: that of the highest number."""
-    numbers = [name.removeprefix("generations/").removesuffix(".json") for name in store.list("generations/")]
-    known = sorted(int(part) for part in numbers if part.isdecimal())
-    if not known or (number is not None and number not in known):
-        which = "no generation" if number is None else f"no generation {number}"
-        raise InputError(f"{store.url} has {which}: it is not a finished data set of tokens"
-                         + (f"; it has {known}" if known else ""))
-    name = f"generations/{known[-1] if number is None else number}.json"
-    values = parse(store.read(name), MAGIC, f"{store.url}/{name}")
-    try:
-        return Generation.from_json(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDataError(f"{store.url}/{name} is damaged: {error!r}; restore it from a copy") from error
-
-
-@dataclass(frozen=True)
-class TokenData:
-    """A data set of tokens, pinned to one generation. Picklable."""
-
-    store: Store
-    generation: Generation
-
-    def reader(self, shard: int) -> ShardReader:
-        """Open a shard by its number in the generation's order."""
-        from .shard import ShardReader
-
-        return ShardReader(self.store, self.generation.shards[shard], self.generation.vocabulary, shard)
-
-
-def open_tokens(path: str | Path, generation: int | None = None, **options: Any) -> TokenData:
-    """Open the token files at `path`: a run's folder, its `tokens/`, or `tokens/HASH` itself.
-
-    The first two follow the run's manifest to what is current. `options` go to the object store's client.
-    """
-    store = Store(path, **options)
-    if not store.list("generations/"):
-        store = _current(store)
-    return TokenData(store, read_generation(store, generation))
-
-
-def _current(store: Store) -> Store:
-    """Follow manifest.json, in this folder or, from `tokens/`, in the one above."""
-    above, _, folder = store.url.rpartition("/")
-    for run in (store, Store(above or "/", **store.options)):
-        if (run is store or folder == "tokens") and run.exists("manifest.json"):
-            try:
-                stage = json.loads(run.read("manifest.json"))["stages"]["tokens"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{run.url}/manifest.json names no finished tokens: finish the run first") from error
-            return run.child(f"tokens/{stage}")
-    raise InputError(f"{store.url} holds no tokens: neither generations/ nor a run's manifest.json is there; "
-                     "give a run's folder")
+def _stream_groups(pack: Pack, rows: int, shards: Sequence[ShardEntry]) -> Iterator[tuple[str, int, int]]:
+    """Count each stream's full groups of so many rows, and the rows of its shards' short groups."""
+    for stream, members in groupby(shards, key=lambda shard: shard.stream):
+        groups = tail = 0
+        for shard in members:
+            count = shard.packs.get(pack.name)
+            if count is None or count.group_rows != rows:
+                raise ValueError(f"shard {shard.name} does not have the pack {pack.name} with {rows} rows a group")
+            groups, tail = groups + count.full_groups, tail + count.short_rows
+        yield stream, groups, tail

@@ -20,17 +20,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import CorruptDataError, PenstockError, RequestError, StoreError
+from .. import CorruptDataError, PenstockError, StoreError
+from .arguments import check_reading, check_share, checked_positions, whole_numbers
 from .batch import Batch
 from .blocks import Block, Blocks
 from .buffers import Buffers
 from .cache import CACHE_BYTES, BlockCache, cache_folder
-from .format import TokenData, open_tokens
+from .dataset import TokenData, open_tokens
 from .plan import Plan, Segment, State, check_same
 from .positions import Positions, choose_streams
 from .schedule import Job, Schedule, Tail
@@ -82,7 +83,9 @@ class StreamingLoader:
         cache_bytes: int = CACHE_BYTES,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        _check(batch_size, rank, world_size, epochs, tail)
+        batch_size, seed, rank, world_size, epochs = whole_numbers(batch_size, seed, rank, world_size, epochs)
+        check_share(batch_size, rank, world_size, epochs, tail)
+        check_reading(prefetch, threads, stall)
         data = path if isinstance(path, TokenData) else open_tokens(path, generation, **(options or {}))
         self.data, self.rank, self.world_size, self.seed, self.epochs = data, rank, world_size, seed, epochs
         self.pack = data.generation.pack(pack)
@@ -96,8 +99,7 @@ class StreamingLoader:
         end = None if epochs is None else epochs * self.positions.epoch_rows
         self._schedule = Schedule(self.positions, rank, world_size, end, tail)
         self._prefetch, self._stall = prefetch, stall
-        folder = cache_folder() if cache is None else Path(cache)
-        self._blocks = Blocks(data.store, data.generation, self.pack, BlockCache(folder, cache_bytes))
+        self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self._threads, self.buffers = threads, Buffers(prefetch + 2)
         self._start()
         self._rebuild = {
@@ -133,7 +135,7 @@ class StreamingLoader:
     @property
     def step(self) -> int:
         """Number of the next batch."""
-        return self.plan.step(self.position)
+        return self.step_at(self.position)
 
     @property
     def batch_size(self) -> int:
@@ -157,18 +159,29 @@ class StreamingLoader:
         return self._state.to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Stand where a state was saved. Another batch size goes on from there in its own batches.
+        """Stand where a state was saved, in its plan. Another batch size goes on from there in its own batches.
 
         Another seed, pack, mixture, generation or other data: RequestError, with both values.
         """
         saved = State.from_dict(state)
         check_same(saved, self._state)
         segment = replace(self._state.plan.last, from_position=saved.position)
-        self._state = replace(saved, plan=saved.plan.continued(segment))
+        changed = segment.batch_size != saved.plan.last.batch_size
+        if changed or not saved.plan.begins_batch(saved.position):  # after the short last batch of an epoch
+            saved = replace(saved, plan=saved.plan.continued(segment))
+        self._state = saved
 
     def seek(self, step: int) -> None:
         """Stand before a step's batch, by the plan's batch sizes; costs the same for any step."""
-        self._state = replace(self._state, position=self._state.plan.extent(step)[0])
+        self.stand(self._state.plan.extent(step)[0])
+
+    def stand(self, position: int) -> None:
+        """Stand where a batch of the plan begins."""
+        self._state = replace(self._state, position=position)
+
+    def step_at(self, position: int) -> int:
+        """Number of the batch that comes at a position; where the data has ended, of the batches that came."""
+        return self._schedule.step(self.plan, position)
 
     def at(self, step: int) -> Batch:
         """Give this rank's rows of one step, and leave the loader where it stands."""
@@ -177,16 +190,14 @@ class StreamingLoader:
 
     def rows(self, positions: NDArray[np.int64] | Sequence[int]) -> Batch:
         """Give the rows at these positions, in this order, whatever the rank: random access to the endless order."""
-        asked = np.asarray(positions, dtype=np.int64)
-        if asked.ndim != 1 or (asked.size and int(asked.min()) < 0):
-            raise RequestError(f"positions are whole numbers from 0 on, not {asked.tolist()}")
+        asked = checked_positions(positions)
         job = Job(-1, -1, -1, asked, self.positions.places(asked))
         return self._made(job, self._ask(job))
 
     def documents(self, epoch: int = 0) -> Iterator[Document]:
         """Iterate over this rank's share of an epoch's whole documents, for those who pack themselves."""
-        reader = self._blocks.reader
-        return documents(self.positions.shards, reader, self.seed, epoch, self.rank, self.world_size)
+        self._after_fork()
+        return documents(self.positions.shards, self._blocks, self.seed, epoch, self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -212,11 +223,16 @@ class StreamingLoader:
     def _start(self) -> None:
         self._process, self._pool, self._lock = os.getpid(), Pool(self._threads), Lock()
         self._pending: dict[tuple[int, int], Future[Block]] = {}
+        self._blocks = Blocks(self.data.store, self.data.generation, self.pack, BlockCache(*self._cache))
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked process: it has no threads, so reads under way never end and locks stay locked."""
+        if self._process != os.getpid():
+            self._start()
 
     def _ask(self, job: Job) -> Asked:
         """Find a job's blocks, and have those read that are not at hand."""
-        if self._process != os.getpid():
-            self._start()  # A fork takes no threads along, and reads under way would never end.
+        self._after_fork()
         keys = set(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
         return {key: self._blocks.held(*key) or self._read(key) for key in keys}
 
@@ -255,14 +271,3 @@ def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:
     loader = StreamingLoader(**arguments)
     loader.load_state_dict(state.to_dict())
     return loader
-
-
-def _check(batch_size: int, rank: int, world_size: int, epochs: int | None, tail: str) -> None:
-    if batch_size < 1:
-        raise RequestError(f"batch_size is {batch_size}; a global batch has at least 1 row")
-    if world_size < 1 or not 0 <= rank < world_size:
-        raise RequestError(f"rank is {rank} of {world_size}; ranks go from 0 to world_size - 1")
-    if epochs is not None and epochs < 1:
-        raise RequestError(f"epochs is {epochs}; pass 1 or more, or None to go on for ever")
-    if tail not in get_args(Tail):
-        raise RequestError(f"tail is {tail!r}; it is one of {', '.join(get_args(Tail))}")

@@ -14,6 +14,8 @@ from typing import Any
 from .. import RequestError
 
 STATE_VERSION = 1
+#: Positions end here: beyond, products of the order's arithmetic leave 64 bits.
+LARGEST_POSITION = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Plan:
         """First and past-the-last position of a step's batch: arithmetic, whatever the step."""
         if step < 0:
             raise RequestError(f"steps count from 0; there is no step {step}")
+        if step > LARGEST_POSITION // max(segment.batch_size for segment in self.segments):
+            raise RequestError(f"step {step} lies beyond position 2^62, where the order of rows ends")
         for segment, after in zip(self.segments, self.segments[1:], strict=False):
             if step < _batches(segment, after):
                 start = segment.from_position + step * segment.batch_size
@@ -70,6 +74,10 @@ class Plan:
             step -= _batches(segment, after)
         start = self.last.from_position + step * self.last.batch_size
         return start, start + self.last.batch_size
+
+    def begins_batch(self, position: int) -> bool:
+        """Whether a batch begins at a position, not before it."""
+        return self.extent(self.step(position))[0] == position
 
     def continued(self, segment: Segment) -> Plan:
         """This plan up to where `segment` starts, then that one; no new segment where nothing changes."""
@@ -122,7 +130,7 @@ class State:
             state = cls(int(values["position"]), int(values["seed"]), str(values["tokens_sha256"]), Plan(segments))
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(f"this loader state is damaged: {error!r}; give what state_dict() returned") from error
-        if state.position < 0:
+        if not 0 <= state.position <= LARGEST_POSITION:
             raise RequestError(f"this loader state is damaged: its position is {state.position}")
         return state
 

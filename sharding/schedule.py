@@ -52,6 +52,11 @@ class Schedule:
         last = plan.step(self.end - 1)
         return last if self.tail == "drop" and plan.extent(last)[1] > self.end else last + 1
 
+    def step(self, plan: Plan, position: int) -> int:
+        """Number of the batch that comes at a position; where the data has ended, of the batches that came."""
+        ended = self.end is not None and position >= self.end
+        return (self.steps(plan) or 0) if ended else plan.step(position)
+
     def job(self, plan: Plan, step: int) -> Job:
         """Work out one step's batch."""
         steps = self.steps(plan)
@@ -62,7 +67,7 @@ class Schedule:
 
     def jobs(self, plan: Plan, position: int) -> Iterator[Job]:
         """Work out the batches from a position on, in order, many at once where they are of one size."""
-        step, steps = plan.step(position), self.steps(plan)
+        step, steps = self.step(plan, position), self.steps(plan)
         while steps is None or step < steps:
             first, end = plan.extent(step)
             size = end - first

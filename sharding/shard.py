@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .. import CorruptDataError
 from .best_fit import PIECE, best_fit
 from .canonical import SHARD_MAGIC, VERSION, canonical, parse
-from .format import Pack, ShardEntry, Vocabulary
+from .format import MEMBERS, Pack, ShardEntry, Vocabulary
 from .npy import npy_array, npy_bytes
 from .packing import PackTable
 from .store import MissingObjectError, Store, sha256
@@ -28,8 +28,8 @@ from .store import MissingObjectError, Store, sha256
 #: Bytes of payload under one checksum.
 BLOCK_BYTES = 1 << 16
 _CHUNK = 128 * BLOCK_BYTES
-#: Gives the bytes [start, end) of an object, told its name and the SHA-256 of its whole content.
-Fetch = Callable[[str, str, int, int], "bytes | memoryview"]
+#: Gives the bytes [start, end) of an object, told its name and the SHA-256 of its whole content; None is its end.
+Fetch = Callable[[str, str, int, "int | None"], "bytes | memoryview"]
 
 
 def write_shard(
@@ -66,7 +66,7 @@ def write_shard(
         "magic": SHARD_MAGIC, "version": list(VERSION), "stream": stream, "number": number,
         "tokens": tokens, "documents": len(ends), "largest_id": largest, "block_bytes": BLOCK_BYTES,
         "vocabulary": vocabulary.to_json(),
-        "sha256": {suffix: members[suffix] for suffix in (".bin", ".ends.npy", ".sums.npy", ".docs.parquet")},
+        "sha256": {suffix: members[suffix] for suffix in MEMBERS if suffix != ".json"},
     }  # fmt: skip
     bodies[".json"] = canonical(header)
     members[".json"] = sha256(bodies[".json"])
@@ -154,7 +154,7 @@ class ShardReader:
             if self.fetch is None or self.store.local(name) is not None:
                 body: bytes | memoryview = self.store.read(name)
             else:
-                body = self.fetch(name, digest, 0, self.store.size(name))
+                body = self.fetch(name, digest, 0, None)
         except MissingObjectError as error:
             raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
         if hashlib.sha256(body).hexdigest() != digest:

@@ -64,6 +64,12 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and (self.url, self.options) == (other.url, other.options)
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
     def child(self, name: str) -> Store:
         """Root the same store deeper."""
         return Store(f"{self.url}/{name.strip('/')}", **self.options)

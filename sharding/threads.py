@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,14 +13,23 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+# What a pool's threads take their calls from; None tells them to end.
+_Given = tuple[Future[Any], Callable[[], Any]]
+_Calls = queue.SimpleQueue[_Given | None]
+
+
 class Pool:
-    """Daemon threads that run calls in the order in which they are given. A call that hangs does not hold up exit."""
+    """Daemon threads that run calls in the order in which they are given. A call that hangs does not hold up exit.
+
+    They end when nobody holds the pool any more, and hold nothing of a call that is done.
+    """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._started = 0
         self._lock = threading.Lock()
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._calls: _Calls = queue.SimpleQueue()
+        weakref.finalize(self, self._calls.put, None).atexit = False
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run `call` as soon as a thread is free."""
@@ -28,16 +38,19 @@ class Pool:
         with self._lock:
             if self._started < self._threads:
                 self._started += 1
-                threading.Thread(target=self._work, name="penstock-read", daemon=True).start()
+                threading.Thread(target=_work, args=(self._calls,), name="penstock-read", daemon=True).start()
         return future
 
-    def _work(self) -> None:
-        while True:
-            future, call = self._calls.get()
-            try:
-                future.set_result(call())
-            except BaseException as error:
-                future.set_exception(error)
+
+def _work(calls: _Calls) -> None:
+    while (given := calls.get()) is not None:
+        future, call = given
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+        del given, future, call
+    calls.put(None)  # for the next thread
 
 
 class _End:

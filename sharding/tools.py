@@ -16,9 +16,11 @@ import xxhash
 from .. import CorruptDataError, InputError, PenstockError
 from .best_fit import cut
 from .canonical import VERSION
+from .dataset import TokenData, open_tokens, run_manifest
 from .documents import Documents
-from .format import Generation, Pack, ShardEntry, TokenData, open_tokens
+from .format import Generation, Pack, ShardEntry
 from .shard import BLOCK_BYTES, ShardReader
+from .store import Store
 
 _CHUNK = 128 * BLOCK_BYTES
 #: Problems named before the rest is only counted.
@@ -65,7 +67,7 @@ def verify(path: str | Path, generation: int | None = None) -> dict[str, Any]:
     """
     data = open_tokens(path, generation)
     documents = Documents(data)
-    problems: list[str] = []
+    problems = list(_manifest_problems(path, data)) if generation is None else []
     for shard, entry in enumerate(data.generation.shards):
         try:
             problems += [f"shard {entry.name}: {problem}" for problem in _shard_problems(documents, shard)]
@@ -75,6 +77,14 @@ def verify(path: str | Path, generation: int | None = None) -> dict[str, Any]:
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         raise CorruptDataError("; ".join(problems[:_SHOWN]) + more)
     return {"verified": True, **inspect(path, data.generation.number)}
+
+
+def _manifest_problems(path: str | Path, data: TokenData) -> Iterator[str]:
+    """Whether the run's manifest, where a run was given, is of these tokens."""
+    found = run_manifest(Store(path))
+    told = found[1].get("tokens_sha256") if found else None
+    if told is not None and told != data.generation.tokens_sha256:
+        yield f"the run's manifest says tokens_sha256 {told}, its token files have {data.generation.tokens_sha256}"
 
 
 def _shard_problems(documents: Documents, shard: int) -> Iterator[str]:
@@ -192,6 +202,8 @@ def _chosen(data: TokenData, stream: str | None, shard: int | None) -> list[int]
     if stream is not None and stream not in data.generation.streams:
         raise InputError(f"there is no stream {stream!r} here: this data set has {', '.join(data.generation.streams)}")
     if shard is not None:
+        if stream is not None and 0 <= shard < len(entries) and entries[shard].stream != stream:
+            raise InputError(f"shard {shard} is of the stream {entries[shard].stream!r}, not of {stream!r}")
         return [shard]
     return [number for number, entry in enumerate(entries) if stream in (None, entry.stream)]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .. import RequestError, require
 from .batch import Batch
 from .buffers import Buffers
-from .format import TokenData
+from .dataset import TokenData
 from .loader import StreamingLoader
 
 torch = require("torch", "torch")
@@ -125,7 +125,7 @@ class TorchLoader(data.IterableDataset):  # type: ignore[misc, name-defined]
     @property
     def step(self) -> int:
         """Number of the next batch."""
-        return self.loader.plan.step(self._position)
+        return self.loader.step_at(self._position)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader stands, the same on every rank; a StreamingLoader reads it too."""
@@ -151,7 +151,7 @@ class TorchLoader(data.IterableDataset):  # type: ignore[misc, name-defined]
             )
         while True:
             # Copies run one batch ahead of what the caller has had: start again from there.
-            self.loader.load_state_dict(self.state_dict())
+            self.loader.stand(self._position)
             moves = self._moves
             for batch in self._on_device() if self.device.type == "cuda" else self._on_host():
                 self._position = batch.end

@@ -6,13 +6,15 @@ written, and each rank reads one contiguous share of them, so that reading is se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .blocks import Blocks
 from .order import stream_key
 from .permutation import derive, permute
 from .shard import ShardReader
@@ -31,23 +33,25 @@ class Document:
 
 
 def documents(
-    shards: Sequence[int], open_shard: Callable[[int], ShardReader], seed: int, epoch: int, rank: int, world_size: int
+    shards: Sequence[int], blocks: Blocks, seed: int, epoch: int, rank: int, world_size: int
 ) -> Iterator[Document]:
     """Give the documents of these shards that fall to a rank in one epoch."""
     key = derive(stream_key(seed, "documents"), epoch)
     for place in permute(np.arange(len(shards)), len(shards), key).tolist():
-        reader = open_shard(shards[place])
-        count = reader.entry.documents
-        yield from _share(reader, rank * count // world_size, (rank + 1) * count // world_size)
+        shard = shards[place]
+        count = blocks.reader(shard).entry.documents
+        yield from _share(blocks, shard, rank * count // world_size, (rank + 1) * count // world_size)
 
 
-def _share(reader: ShardReader, first: int, last: int) -> Iterator[Document]:
-    ends = reader.ends.astype(np.int64)
+def _share(blocks: Blocks, shard: int, first: int, last: int) -> Iterator[Document]:
+    stream = blocks.reader(shard).entry.stream
+    ends = blocks.read(shard, lambda reader: reader.ends).astype(np.int64)
     start = int(ends[first - 1]) if first else 0
     while first < last:
         stop = max(first + 1, int(np.searchsorted(ends[:last], start + _TOKENS, side="right")))
-        tokens = reader.tokens(start, int(ends[stop - 1]))
+        end = int(ends[stop - 1])
+        tokens = blocks.read(shard, partial(ShardReader.tokens, start=start, stop=end))
         cuts = (ends[first : stop - 1] - start).tolist()
         for ordinal, part in enumerate(np.split(tokens, cuts), first):
-            yield Document(reader.shard << 32 | ordinal, reader.entry.stream, part)
-        first, start = stop, int(ends[stop - 1])
+            yield Document(shard << 32 | ordinal, stream, part)
+        first, start = stop, end

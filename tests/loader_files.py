@@ -12,7 +12,8 @@ from unittest import mock
 import numpy as np
 
 from penstock.sharding import format as token_format
-from penstock.sharding.format import Generation, Pack, TokenData, Vocabulary, open_tokens, write_generation
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.format import Generation, Pack, Vocabulary
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,8 @@ from token_files import GOLDEN, GOLDEN_SHARDS, LARGE, PACKS, SMALL, put_shard, p
 
 from penstock import CommitConflictError, CorruptDataError, InputError
 from penstock.sharding.canonical import canonical
-from penstock.sharding.format import (
-    Generation,
-    Pack,
-    Vocabulary,
-    open_tokens,
-    read_generation,
-    write_generation,
-)
+from penstock.sharding.dataset import open_tokens, read_generation, write_generation
+from penstock.sharding.format import Generation, Pack, Vocabulary
 from penstock.sharding.store import Store
 
 GOLDEN_SUMS = {
@@ -113,6 +108,51 @@ def test_a_damaged_generation_is_named(tmp_path: Path, spool: Path, changes: dic
         read_generation(rewritten(tmp_path, **changes))
 
 
+def change_rows(values: dict[str, Any]) -> None:
+    values["packs"][0]["streams"]["a"]["tail_rows"] -= 1
+
+
+def change_groups(values: dict[str, Any]) -> None:
+    values["packs"][1]["group_rows"] += 1
+
+
+def change_a_shard(values: dict[str, Any]) -> None:
+    values["shards"][0]["packs"]["concat-32"]["full_groups"] += 1
+
+
+def drop_a_member(values: dict[str, Any]) -> None:
+    del values["shards"][1]["members"][".best_fit-64.npy"]
+
+
+def drop_a_pack(values: dict[str, Any]) -> None:
+    del values["shards"][1]["packs"]["concat-32"]
+
+
+def drop_a_stream(values: dict[str, Any]) -> None:
+    del values["packs"][0]["streams"]["b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (change_rows, "its streams of pack best_fit-64 have groups, rows a group and tail .*'a': .* its shards"),
+        (change_groups, "does not have the pack concat-32 with"),
+        (change_a_shard, "its streams of pack concat-32"),
+        (drop_a_member, r"shard .* has no \.best_fit-64\.npy"),
+        (drop_a_pack, "does not have the pack concat-32"),
+        (drop_a_stream, "its streams of pack best_fit-64"),
+    ],
+)
+def test_a_generation_that_contradicts_itself_is_refused(
+    tmp_path: Path, spool: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    """A loader that trusted it would leave rows out, or look for some that are not there."""
+    values = json.loads(canonical(generation(tmp_path, spool).to_json()))
+    change(values)
+    with pytest.raises(CorruptDataError, match=words):
+        read_generation(rewritten(tmp_path, **values))
+
+
 def test_a_truncated_generation_is_named(tmp_path: Path, spool: Path) -> None:
     generation(tmp_path, spool)
     path = tmp_path / "set" / "generations" / "0.json"
@@ -146,8 +186,12 @@ def test_a_run_is_opened_by_its_folder_its_tokens_or_the_hash(tmp_path: Path, sp
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no tokens"):
         open_tokens(tmp_path / "nowhere")
-    (tmp_path / "manifest.json").write_text(json.dumps({"stages": {}}))
-    with pytest.raises(InputError, match="names no finished tokens"):
+    for damaged in ("{", "[]", '{"stages": {}}', '{"stages": null}'):
+        (tmp_path / "manifest.json").write_text(damaged)
+        with pytest.raises(CorruptDataError, match=r"manifest\.json is damaged, or no run's"):
+            open_tokens(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"stages": {"tokens": None}}))
+    with pytest.raises(InputError, match="its recipe asked for text alone"):
         open_tokens(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"stages": {"tokens": "gone"}}))
     with pytest.raises(InputError, match="has no generation"):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from penstock import CorruptDataError, InputError, RequestError, StoreError
 from penstock.sharding import StreamingLoader
 from penstock.sharding.batch import Batch
-from penstock.sharding.format import TokenData, open_tokens
+from penstock.sharding.dataset import TokenData, open_tokens
+from penstock.sharding.format import Pack
 from penstock.sharding.plan import Plan, Segment, State
 from penstock.sharding.store import Store
 
@@ -168,7 +170,7 @@ def test_saved_at_every_step_and_resumed_twice_nothing_changes(data: TokenData, 
     for step, state in enumerate(states):
         again = fresh()
         again.load_state_dict(json.loads(json.dumps(state)))
-        assert again.step == step or step == len(whole)
+        assert again.step == step
         first = [batch.buffer.copy() for batch in islice(again, 2)]
         twice = fresh()
         twice.load_state_dict(again.state_dict())
@@ -256,6 +258,67 @@ def test_a_short_last_batch_ends_a_segment(data: TokenData) -> None:
     assert sum(len(batch) for batch in rest) == loader.epoch_rows
 
 
+@pytest.mark.parametrize("tail", ["drop", "short", "pad"])
+def test_the_end_comes_once(data: TokenData, tail: str) -> None:
+    loader = StreamingLoader(data, 100, pack=CONCAT, epochs=1, tail=tail)  # type: ignore[arg-type]
+    assert loader.epoch_rows % 100
+    batches = list(loader)
+    assert loader.step == len(batches) == len(loader)
+    assert list(loader) == []
+    again = StreamingLoader.from_state(data, loader.state_dict(), epochs=1, tail=tail)
+    assert list(again) == []
+    assert again.step == len(batches)
+
+
+def moved(data: TokenData) -> StreamingLoader:
+    """A loader that took 3 steps of 10 rows, then 2 of 16, and went back to step 1."""
+    loader = StreamingLoader(data, 10, pack=CONCAT)
+    list(islice(loader, 3))
+    larger = StreamingLoader(data, 16, pack=CONCAT)
+    larger.load_state_dict(loader.state_dict())
+    list(islice(larger, 2))
+    larger.seek(step=1)
+    return larger
+
+
+def test_what_went_back_is_resumed_in_the_batches_of_its_plan(data: TokenData) -> None:
+    """A run that goes back to before its batches grew, to pass a spike of the loss, sees the steps as they were."""
+    state = moved(data).state_dict()
+    expected = [(1, 10, 10), (2, 20, 10), (3, 30, 16), (4, 46, 16)]
+    loaded = StreamingLoader(data, 16, pack=CONCAT)
+    loaded.load_state_dict(state)
+    for loader in (moved(data), loaded, StreamingLoader.from_state(data, state), pickle.loads(pickle.dumps(loaded))):
+        assert loader.state_dict() == state
+        assert [(batch.step, batch.position, len(batch)) for batch in islice(loader, 4)] == expected
+        assert loader.state_dict()["plan"] == state["plan"]
+    other = StreamingLoader(data, 12, pack=CONCAT)
+    other.load_state_dict(state)
+    assert [(batch.step, batch.position) for batch in islice(other, 3)] == [(1, 10), (2, 22), (3, 34)]
+
+
+def test_a_loader_that_is_gone_leaves_no_thread(data: TokenData) -> None:
+    def reading() -> int:
+        return sum(thread.name == "penstock-read" for thread in threading.enumerate())
+
+    before = reading()
+    for _ in range(20):
+        next(iter(StreamingLoader(data, 16, pack=CONCAT, threads=4)))
+    for _ in range(200):
+        if reading() <= before:
+            break
+        time.sleep(0.05)
+    assert reading() <= before
+
+
+def test_numbers_of_numpy_are_numbers(data: TokenData) -> None:
+    numbers: dict[str, Any] = {"seed": np.uint8(3), "rank": np.int32(1), "world_size": np.int8(2)}
+    loader = StreamingLoader(data, np.int64(16), pack=CONCAT, **numbers)  # type: ignore[arg-type]
+    same = StreamingLoader(data, 16, pack=CONCAT, seed=3, rank=1, world_size=2)
+    assert json.dumps(loader.state_dict()) == json.dumps(same.state_dict())
+    assert np.array_equal(loader.at(0).buffer, same.at(0).buffer)
+    assert np.array_equal(loader.rows(np.arange(5, dtype=np.uint8)).buffer, same.rows(range(5)).buffer)
+
+
 def test_padding_comes_last_and_is_masked(data: TokenData) -> None:
     loader = StreamingLoader(data, 100, pack=CONCAT, epochs=1, tail="pad")
     last = list(loader)[-1]
@@ -326,7 +389,8 @@ def test_refuses_a_state_of_other_data_and_a_damaged_one(data: TokenData, tmp_pa
     "asked",
     [
         {"batch_size": 0}, {"rank": 1}, {"rank": -1}, {"world_size": 0}, {"epochs": 0}, {"tail": "keep"},
-        {"split": "test"}, {"weights": {"train/c": 1}}, {"weights": {}},
+        {"split": "test"}, {"weights": {"train/c": 1}}, {"weights": {}}, {"seed": 1.7}, {"batch_size": 8.0},
+        {"prefetch": -1}, {"threads": 0}, {"stall": 0}, {"stall": float("nan")},
     ],
 )  # fmt: skip
 def test_refuses_what_cannot_be_asked(data: TokenData, asked: dict[str, Any]) -> None:
@@ -344,8 +408,14 @@ def test_refuses_a_pack_that_is_not_there_and_a_step_beyond_the_end(data: TokenD
         loader.at(10**6)
     with pytest.raises(RequestError, match="from 0"):
         loader.seek(step=-1)
-    with pytest.raises(RequestError, match="positions"):
-        loader.rows([-1])
+    for wrong in ([-1], [2**62], [2**70], [0.5], [[1]], ["x"]):
+        with pytest.raises(RequestError, match="positions are whole numbers from 0 to 2"):
+            loader.rows(wrong)  # type: ignore[arg-type]
+    endless = StreamingLoader(data, 8, pack=CONCAT)
+    for step in (2**60, 10**21):
+        with pytest.raises(RequestError, match="beyond position 2"):
+            endless.seek(step=step)
+    assert len(endless.rows([])) == 0
     with pytest.raises(TypeError, match="epochs="):
         len(StreamingLoader(data, 8, pack=CONCAT))
 
@@ -409,6 +479,26 @@ def test_works_in_a_forked_process(data: TokenData) -> None:
     process.join(60)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_does_not_wait_for_reads_of_its_parent(failing: TokenData, tmp_path: Path) -> None:
+    failing.store.hang = threading.Event()  # type: ignore[attr-defined]
+    loader = StreamingLoader(failing, 16, pack=CONCAT, cache=tmp_path / "a", threads=1, stall=0.2)
+    with pytest.raises(StoreError, match="nothing came"):
+        next(iter(loader))
+    failing.store.hang.set()  # type: ignore[attr-defined]
+    failing.store.hang = None  # type: ignore[attr-defined]
+    loader._stall = 60.0
+    loader._blocks._blocks._lock.acquire()  # as a thread of the parent would hold it
+    fork = multiprocessing.get_context("fork")
+    results = fork.Queue()
+    process = fork.Process(target=first_buffer, args=(loader, results))
+    process.start()
+    expected = StreamingLoader(failing, 16, pack=CONCAT, cache=tmp_path / "b").at(0)
+    assert results.get(timeout=60) == expected.buffer.tolist()
+    process.join(60)
+
+
 def test_damage_is_told_with_rank_position_block_and_store(copy: TokenData) -> None:
     entry = copy.generation.shards[0]
     path = Path(copy.store.url) / entry.path(".bin")
@@ -454,6 +544,67 @@ def test_what_is_wrong_in_the_cache_is_read_again(remote: TokenData, tmp_path: P
         path.write_bytes(bytes(path.stat().st_size))
     again = StreamingLoader(remote, 64, pack=CONCAT, epochs=1, cache=tmp_path)
     assert np.array_equal(buffers(list(again)), whole)
+
+
+@pytest.mark.parametrize("left", [0, 7], ids=["emptied", "cut"])
+def test_what_a_power_cut_left_of_the_cache_is_read_again(remote: TokenData, tmp_path: Path, left: int) -> None:
+    whole = buffers(list(StreamingLoader(remote, 64, pack=BEST_FIT, epochs=1, cache=tmp_path)))
+    for path in tmp_path.glob("??/*"):
+        path.write_bytes(path.read_bytes()[:left])
+    again = StreamingLoader(remote, 64, pack=BEST_FIT, epochs=1, cache=tmp_path)
+    assert np.array_equal(buffers(list(again)), whole)
+
+
+def test_documents_are_read_past_what_is_wrong_in_the_cache(remote: TokenData, tmp_path: Path) -> None:
+    def known() -> dict[int, list[int]]:
+        loader = StreamingLoader(remote, 64, pack=CONCAT, cache=tmp_path)
+        return {document.document_id: document.tokens.tolist() for document in loader.documents()}
+
+    whole = known()
+    for path in tmp_path.glob("??/*"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert known() == whole
+
+
+def test_a_small_cache_stays_small(tmp_path: Path) -> None:
+    """What a loader holds cannot be evicted: it holds little where the cache is little."""
+    packs = (Pack(1024, "concat"),)
+    local = put_data(tmp_path / "set", LARGE, packs, shards={"train/a": (20_000, 20_000)}, group_bytes=1 << 16)
+    remote = TokenData(Store("memory://small-cache/set"), local.generation)
+    for name in local.store.list():
+        remote.store.put_named(Path(local.store.url) / name, name)
+    limit, largest, folder = 2_000_000, 0, tmp_path / "cache"
+    assert sum(shard.tokens for shard in local.generation.shards) * 4 > 2 * limit
+    given = StreamingLoader(remote, 4, epochs=1, cache=folder, cache_bytes=limit, prefetch=0)
+    for batch, wanted in zip(given, StreamingLoader(local, 4, epochs=1), strict=True):
+        assert np.array_equal(batch.buffer, wanted.buffer)
+        largest = max(largest, sum(path.stat().st_size for path in folder.glob("??/*")))
+    assert largest <= 1.25 * limit
+
+
+class Shortened(Store):
+    """A store that answers the first reads of payloads with fewer bytes than were asked for."""
+
+    short = 3
+
+    def read(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        body = super().read(name, start, end)
+        if name.endswith(".bin") and self.short:
+            self.short -= 1
+            return body[: len(body) // 2 if self.short else 0]
+        return body
+
+
+def test_an_answer_of_too_few_bytes_is_asked_for_again(
+    remote: TokenData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.sharding.blocks._PAUSE", 0.001)
+    short = TokenData(Shortened(remote.store.url), remote.generation)
+    loader = StreamingLoader(short, 64, pack=CONCAT, cache=tmp_path, threads=1)
+    assert np.array_equal(loader.at(0).buffer, StreamingLoader(remote, 64, pack=CONCAT, cache=tmp_path).at(0).buffer)
+    short.store.short = 10**9  # type: ignore[attr-defined]
+    with pytest.raises(StoreError, match=r"gave \d+ bytes from byte \d+ on, not \d+: it was cut short"):
+        StreamingLoader(short, 64, pack=CONCAT, cache=tmp_path / "other").at(0)
 
 
 class Failing(Store):

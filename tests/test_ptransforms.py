@@ -19,7 +19,8 @@ from penstock import InputError, RequestError, RunError
 from penstock.pipelines import ApplySteps, ReadDocuments, Tokenize, WriteShards, batches
 from penstock.pipelines.beam_coder import RecordBatchCoder
 from penstock.sharding import StreamingLoader
-from penstock.sharding.format import Pack, open_tokens
+from penstock.sharding.dataset import open_tokens
+from penstock.sharding.format import Pack
 from penstock.tokenizer import load_tokenizer
 from penstock.transforms.readers import Fields
 from penstock.transforms.schema import DOCUMENT, document_ids

@@ -16,8 +16,10 @@ import zstandard
 from small_run import recipe_over
 
 from penstock import InputError, Recipe, RecipeError, ReconciliationError, RequestError, RunError, run
+from penstock.pipelines.directory import RunDirectory
 from penstock.pipelines.runners import RunnerOptions
-from penstock.sharding.format import open_tokens
+from penstock.pipelines.vocabulary import run_tokenizer
+from penstock.sharding.dataset import open_tokens
 from penstock.sharding.tools import verify
 from penstock.transforms.step import Outcome, StepModel
 
@@ -73,7 +75,6 @@ def test_the_survivors_come_out_as_text_with_their_own_ids(finished: tuple[Path,
 
 
 def test_tokens_decode_to_the_survivors(finished: tuple[Path, Value]) -> None:
-    from penstock.pipelines.vocabulary import run_tokenizer
     from penstock.sharding.tools import cat
 
     output, manifest = finished
@@ -135,7 +136,12 @@ def test_a_changed_recipe_starts_where_it_differs(finished: tuple[Path, Value], 
     assert changed["stages"]["documents"] == manifest["stages"]["documents"]
     assert changed["stages"]["duplicates"] != manifest["stages"]["duplicates"]
     assert changed["duplicates"] == 20
+    earlier = f"{output}/tokens/{manifest['stages']['tokens']}"
+    for look in (run_tokenizer, RunDirectory.open):
+        with pytest.raises(RequestError, match="written by an earlier recipe"):  # another tokenizer, other decisions
+            look(earlier)
     assert go(recipe_over(corpus), output)["tokens_sha256"] == manifest["tokens_sha256"]
+    assert RunDirectory.open(earlier).manifest["stages"] == manifest["stages"]
 
 
 def test_a_changed_input_is_refused_by_name(corpus: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from token_files import LARGE, PACKS, SMALL, documents_of, put_shard, put_tokens
 
 from penstock import CorruptDataError, InputError, PenstockError
 from penstock.sharding.canonical import SHARD_MAGIC, canonical
-from penstock.sharding.format import ShardEntry, TokenData, Vocabulary, open_tokens
+from penstock.sharding.dataset import TokenData, open_tokens
+from penstock.sharding.format import ShardEntry, Vocabulary
 from penstock.sharding.shard import BLOCK_BYTES, ShardReader, write_shard
 from penstock.sharding.store import Store, sha256
 
@@ -58,9 +59,9 @@ def test_a_remote_shard_is_read_by_whole_blocks(written: Path, data: TokenData) 
     remote = Store("memory://shards/set")
     for name in data.store.list():
         remote.put_named(written / name, name)
-    asked: list[tuple[str, str, int, int]] = []
+    asked: list[tuple[str, str, int, int | None]] = []
 
-    def fetch(name: str, digest: str, start: int, end: int) -> bytes:
+    def fetch(name: str, digest: str, start: int, end: int | None) -> bytes:
         asked.append((name, digest, start, end))
         return remote.read(name, start, end)
 
@@ -217,7 +218,7 @@ def test_the_block_is_named_and_the_others_are_read(data: TokenData) -> None:
 def test_a_remote_payload_is_verified_too(data: TokenData, change: Callable[[bytes], bytes]) -> None:
     entry = data.generation.shards[0]
 
-    def fetch(name: str, digest: str, start: int, end: int) -> bytes:
+    def fetch(name: str, digest: str, start: int, end: int | None) -> bytes:
         body = member(data, name.removeprefix(entry.path(""))).read_bytes()
         return change(body)[start:end] if name.endswith(".bin") else body[start:end]
 

@@ -17,8 +17,9 @@ from token_files import GOLDEN, LARGE, PACKS, SMALL, documents_of, put_tokens, r
 from penstock import CorruptDataError, InputError
 from penstock.sharding.best_fit import best_fit
 from penstock.sharding.canonical import canonical
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
 from penstock.sharding.documents import Documents
-from penstock.sharding.format import Generation, TokenData, open_tokens, write_generation
+from penstock.sharding.format import Generation
 from penstock.sharding.store import Store, sha256
 from penstock.sharding.tools import cat, inspect, locate, verify
 
@@ -154,6 +155,18 @@ def test_verify_finds_rows_that_lie(data: TokenData, start: int | None, row: int
         verify(data.store.url)
 
 
+def test_verify_holds_the_manifest_to_its_tokens(data: TokenData, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(data.store.url, folder / "tokens" / "abc")
+    manifest = {"stages": {"tokens": "abc"}, "tokens_sha256": data.generation.tokens_sha256}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(folder)["verified"]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "tokens_sha256": "f00d"}))
+    with pytest.raises(CorruptDataError, match="the run's manifest says tokens_sha256 f00d, its token files have"):
+        verify(folder)
+    assert verify(folder / "tokens" / "abc")["verified"]
+
+
 def test_verify_counts_documents(data: TokenData) -> None:
     listed(data, 0, 1, **{".docs.parquet": documents_of("train/en", 0, 3)})
     with pytest.raises(CorruptDataError, match=r"docs\.parquet has 3 rows for 4 documents"):
@@ -195,6 +208,7 @@ def test_cat_refuses_what_is_not_there(written: Path) -> None:
         ({"shard": 3}, "no shard 3: this data set has shards 0 to 2"),
         ({"ordinal": 1}, "say which shard"),
         ({"limit": -1}, "limit is -1"),
+        ({"shard": 0, "stream": "validation"}, "shard 0 is of the stream 'train/en', not of 'validation'"),
         ({"shard": 0, "ordinal": 4}, "no such document in shard 0"),
         ({"shard": 0, "row": 99, "pack": "concat-32"}, "no row 99 in shard 0"),
         ({"shard": 0, "row": 0}, "no pack was named"),

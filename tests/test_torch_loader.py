@@ -16,7 +16,8 @@ from loader_files import EOS, PACKS, put_data
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
-from penstock.sharding.format import TokenData, Vocabulary
+from penstock.sharding.dataset import TokenData
+from penstock.sharding.format import Vocabulary
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'penstock[torch]'")
 pytestmark = pytest.mark.torch
@@ -83,6 +84,27 @@ def test_goes_on_where_iteration_was_left_and_follows_a_seek(data: TokenData) ->
     assert loader.position == (10**9 + 2) * 64
     with pytest.raises(TypeError, match="epochs="):
         len(loader)
+
+
+def test_goes_back_into_batches_of_another_size(data: TokenData) -> None:
+    """To before the batches grew: the steps are those of the plan, and the plan stays."""
+    loader = torch_loader(data, 10, pack=PACK)
+    list(islice(loader, 3))
+    larger = torch_loader(data, 16, pack=PACK)
+    larger.load_state_dict(loader.state_dict())
+    list(islice(larger, 2))
+    plan = larger.state_dict()["plan"]
+    larger.seek(step=1)
+    steps = [(batch.step, len(batch), larger.position) for batch in islice(larger, 4)]
+    assert steps == [(1, 10, 20), (2, 10, 30), (3, 16, 46), (4, 16, 62)]
+    assert larger.state_dict()["plan"] == plan
+
+
+@pytest.mark.parametrize("tail", ["short", "pad"])
+def test_the_end_comes_once(data: TokenData, tail: str) -> None:
+    loader = torch_loader(data, 100, pack=PACK, epochs=1, tail=tail)
+    assert len(list(loader)) == loader.step == len(loader)
+    assert list(loader) == []
 
 
 def test_serves_a_data_loader_without_workers_and_refuses_workers(data: TokenData) -> None:

@@ -152,6 +152,22 @@ def test_a_state_may_be_older_or_newer_than_the_step(
     assert trace_step(finished[0], early, 20) == trace_step(finished[0], late, 20)
 
 
+@pytest.mark.parametrize("tail", ["short", "pad"])
+def test_the_last_batch_is_as_long_as_it_was(
+    finished: tuple[str, dict[str, Any]], tokens: dict[tuple[int, int], list[int]], tail: Any
+) -> None:
+    loader = StreamingLoader(finished[0], 7, seed=11, pack="best_fit-64", prefetch=0, epochs=1, tail=tail)
+    assert loader.epoch_rows % 7 > 0
+    last = list(loader)[-1]
+    state, step, rows = loader.state_dict(), len(loader) - 1, loader.epoch_rows % 7
+    traced = trace_step(finished[0], state, step)
+    assert [row["position"] for row in traced["rows"]] == last.positions[:rows].tolist()
+    assert traced["positions"] == [last.position, loader.epoch_rows]
+    with pytest.raises(RequestError, match="which of its rows a rank had depends on the loader's tail"):
+        trace_step(finished[0], state, step, rank=0, world_size=2)
+    same_rows(trace_step(finished[0], state, step - 1), [loader.at(step - 1)], tokens)
+
+
 def test_a_plan_that_changed_still_says_what_each_step_was(
     finished: tuple[str, dict[str, Any]], loader: StreamingLoader, tokens: dict[tuple[int, int], list[int]]
 ) -> None:
@@ -366,6 +382,7 @@ def test_a_url_never_met_says_so(finished: tuple[str, dict[str, Any]], capsys: p
         (["--state", "STATE"], "--step"),
         (["--state", "nowhere.json", "--step", "1"], "nowhere.json"),
         (["--state", "STATE", "--step", "-4"], "-4"),
+        (["--state", "STATE", "--step", "1000000000000000000000"], "beyond position 2^62"),
         (["--state", "STATE", "--step", "1", "--rank", "2", "--world-size", "2"], "no rank 2 of 2"),
         (["--state", "STATE", "--step", "1", "--rank", "2"], "--world-size"),
         (["--state", "STATE", "--step", "1", "--rank", "0", "--world-size", "0"], "0"),

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.sharding.format import Generation, Pack, ShardEntry, TokenData, Vocabulary, open_tokens, write_generation
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.format import Generation, Pack, ShardEntry, Vocabulary
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 

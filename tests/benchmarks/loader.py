@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from penstock.sharding import StreamingLoader
-from penstock.sharding.format import Generation, Pack, TokenData, Vocabulary, open_tokens, write_generation
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.format import Generation, Pack, Vocabulary
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 

@@ -1,0 +1,92 @@
+"""A data set opened: its generations, committed and read, and the run that it belongs to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import CommitConflictError, CorruptDataError, InputError
+from .canonical import MAGIC, canonical, parse
+from .format import Generation
+from .shard import ShardReader
+from .store import Store
+
+
+def write_generation(store: Store, generation: Generation) -> None:
+    """Commit a generation; one that stands must be equal, or CommitConflictError."""
+    name = f"generations/{generation.number}.json"
+    body = canonical(generation.to_json())
+    if store.commit_once(name, body) != body:
+        raise CommitConflictError(f"{store.url}/{name} stands with other content: another writer made generation "
+                                  f"{generation.number}; write into an empty folder, or make generation "
+                                  f"{generation.number + 1} of that one")
+
+
+def read_generation(store: Store, number: int | None = None) -> Generation:
+    """Read one generation, or the current one: that of the highest number."""
+    numbers = [name.removeprefix("generations/").removesuffix(".json") for name in store.list("generations/")]
+    known = sorted(int(part) for part in numbers if part.isdecimal())
+    if not known or (number is not None and number not in known):
+        which = "no generation" if number is None else f"no generation {number}"
+        raise InputError(f"{store.url} has {which}: it is not a finished data set of tokens"
+                         + (f"; it has {known}" if known else ""))
+    name = f"generations/{known[-1] if number is None else number}.json"
+    values = parse(store.read(name), MAGIC, f"{store.url}/{name}")
+    try:
+        return Generation.from_json(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptDataError(f"{store.url}/{name} is damaged: {error!r}; restore it from a copy") from error
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """A data set of tokens, pinned to one generation. Picklable."""
+
+    store: Store
+    generation: Generation
+
+    def reader(self, shard: int) -> ShardReader:
+        """Open a shard by its number in the generation's order."""
+        return ShardReader(self.store, self.generation.shards[shard], self.generation.vocabulary, shard)
+
+
+def open_tokens(path: str | Path, generation: int | None = None, **options: Any) -> TokenData:
+    """Open the token files at `path`: a run's folder, its `tokens/`, or `tokens/HASH` itself.
+
+    The first two follow the run's manifest to what is current. `options` go to the object store's client.
+    """
+    store = Store(path, **options)
+    if not store.list("generations/"):
+        store = _current(store)
+    return TokenData(store, read_generation(store, generation))
+
+
+def _current(store: Store) -> Store:
+    """Follow manifest.json to the folder of the run's tokens."""
+    found = run_manifest(store)
+    if found is None:
+        raise InputError(f"{store.url} holds no tokens: neither generations/ nor a run's manifest.json is there; "
+                         "give a run's folder")
+    run, manifest = found
+    if (stage := manifest["stages"]["tokens"]) is None:
+        raise InputError(f"{run.url} holds no tokens: its recipe asked for text alone; add `tokens` to it")
+    return run.child(f"tokens/{stage}")
+
+
+def run_manifest(store: Store) -> tuple[Store, dict[str, Any]] | None:
+    """Read the manifest of the run whose folder, or whose `tokens/`, lies at `store`; None where there is no run."""
+    above, _, folder = store.url.rpartition("/")
+    for run in (store, Store(above or "/", **store.options)):
+        if (run is store or folder == "tokens") and run.exists("manifest.json"):
+            try:
+                manifest = dict(json.loads(run.read("manifest.json")))
+                manifest["stages"]["tokens"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorruptDataError(
+                    f"{run.url}/manifest.json is damaged, or no run's: {error!r}; run the same recipe again, which "
+                    "writes it anew"
+                ) from error
+            return run, manifest
+    return None
