@@ -114,9 +114,15 @@ class JsonText:
             row["id"] = row["id"].hex()
             if row["metadata"] is not None:
                 row["metadata"] = json.loads(row["metadata"])
-            line = json.dumps({name: value for name, value in row.items() if value is not None}, ensure_ascii=False)
-            self._writer.write(line.encode() + b"\n")
+            self._writer.write(_line({name: value for name, value in row.items() if value is not None}) + b"\n")
 
     def close(self) -> None:
         """Finish the stream."""
         self._writer.close()
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair in a field of the user's: as JSON escapes it
+        return json.dumps(row).encode()

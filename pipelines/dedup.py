@@ -33,6 +33,7 @@ def dedup_recipe(
         {
             "name": "dedup",
             "inputs": named,
+            "steps": ["extract_html"] if holds_pages(named) else [],
             "dedup": {"exact": True, "minhash": minhash, "keep": keep},
             "text": {"format": output_format or format_of(named)},
         },
@@ -44,6 +45,11 @@ def format_of(inputs: dict[str, Any]) -> str:
     """Give the format of the first input's first file, as far as survivors can be written in it."""
     entries = list_files(next(iter(inputs.values()))["path"])
     return "jsonl" if entries and detect_format(entries[0].path) == "jsonl" else "parquet"
+
+
+def holds_pages(inputs: dict[str, Any]) -> bool:
+    """Whether an input's files are web archives, whose text is to be extracted first."""
+    return any(detect_format(entry.path) == "warc" for item in inputs.values() for entry in list_files(item["path"]))
 
 
 def texts_of(patterns: Sequence[str], text_field: str = "text") -> Iterator[str]:

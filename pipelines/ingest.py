@@ -21,13 +21,14 @@ from ..transforms.readers import read
 from ..transforms.schema import DOCUMENT
 from ..transforms.step import Outcome, Step
 from .heartbeat import Heartbeat
-from .ledger import PartWriter
+from .ledger import LEDGER, PartWriter
 from .plan import IngestTask
 from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .steps import step_fingerprint, step_kind
 
 READER = -1  # the reader's number among the steps
+SHARD_COLUMNS = ("stream", "shard", "ordinal", "length", "tokens", "kept_id")  # beside a document's own, where shown
 
 
 def ingest_stage(recipe: Recipe, run: Any) -> Stage:
@@ -50,8 +51,25 @@ def output_schema(steps: Sequence[Step]) -> pa.Schema:
     """Find the columns that a recipe's steps give, by sending an empty batch through them."""
     batch = pa.RecordBatch.from_arrays([pa.array([], item.type) for item in DOCUMENT], schema=DOCUMENT)
     for step in steps:
-        batch = apply_step(step, batch).batch
+        before, batch = batch, apply_step(step, batch).batch
+        check_columns(step, before.schema, batch.schema)
     return batch.schema
+
+
+def check_columns(step: Step, before: pa.Schema, after: pa.Schema) -> None:
+    """Refuse columns that could not be kept: without a type, of a name that the ledger or the token files use."""
+    taken = {*LEDGER.names, *SHARD_COLUMNS} - set(DOCUMENT.names)
+    for name in [name for name in before.names if name not in after.names]:
+        raise RecipeError(f"step {step_kind(step)} drops the column {name!r}; a step adds columns and edits them")
+    for item in after:
+        if item.name not in before.names and item.name in taken:
+            raise RecipeError(f"step {step_kind(step)} adds a column {item.name!r}, which penstock keeps for itself: "
+                              f"give it another name, such as {step_kind(step)}.{item.name}")
+        if pa.types.is_null(item.type) and item.name not in before.names:
+            raise RecipeError(f"step {step_kind(step)} adds the column {item.name!r} without a type where a batch is "
+                              "empty: say the type, as in pa.array(values, pa.string())")
+        if after.names.count(item.name) > 1:
+            raise RecipeError(f"step {step_kind(step)} gives the column {item.name!r} twice")
 
 
 def check_streams(recipe: Recipe) -> None:
@@ -74,8 +92,15 @@ def apply_step(step: Step, batch: pa.RecordBatch) -> Outcome:
     except PenstockError:
         raise
     except Exception as error:
-        rows = f"{batch.column('source')[0]}/{batch.column('path')[0]}" if len(batch) else "an empty batch"
+        rows = "a batch" if len(batch) else "an empty batch"
+        if len(batch) and {"source", "path"} <= set(batch.schema.names):
+            rows = f"{batch.column('source')[0]}/{batch.column('path')[0]}"
         raise RunError(f"step {step_kind(step)} failed on {rows}: {type(error).__name__}: {error}") from error
+    if not isinstance(outcome, Outcome):
+        raise RunError(
+            f"step {step_kind(step)} gave a {type(outcome).__name__}; apply(batch) gives Outcome(batch, reasons), with "
+            "a reason for each row that goes and null for the others"
+        )
     if len(outcome.batch) != len(batch) or len(outcome.reasons) != len(batch):
         raise RunError(
             f"step {step_kind(step)} got {len(batch)} rows and gave {len(outcome.batch)} rows and "
@@ -156,7 +181,8 @@ class Ingest:
         with meter.on("write"):
             if fate is not None:
                 alive = fate.write(alive, writer)
-            writer.keep(alive, len(self.recipe.steps) - 1)
+            last = len(self.recipe.steps) - 1
+            writer.keep(settle(without_text(alive), last, writer, keep_rejected=False), last)
 
     def _set_aside(self, outcome: Outcome) -> Outcome:
         """Quarantine, unread, the records that the recipe lists."""
@@ -172,6 +198,13 @@ class Ingest:
         columns = (batch.column(name).to_pylist() for name in ("source", "path", "place"))
         names = (f"{source}/{path}#{place}" for source, path, place in zip(*columns, strict=True))
         return pa.array([name in self.recipe.quarantine for name in names], pa.bool_())
+
+
+def without_text(batch: pa.RecordBatch) -> Outcome:
+    """Set aside what no step has given a text: a page that nothing extracted, a null that a user's step left."""
+    texts, kept = batch.column("text"), pa.nulls(len(batch), pa.string())
+    errors = pc.if_else(texts.is_null(), "no step gave it a text", kept) if texts.null_count else None
+    return Outcome(batch, kept, errors)
 
 
 def settle(outcome: Outcome, number: int, writer: PartWriter, *, keep_rejected: bool) -> pa.RecordBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,8 @@ class TokenizerChoice(Frozen):
     def _one_of(self) -> TokenizerChoice:
         if (self.path is None) == (self.train is None):
             raise ValueError("name either `path` or `train`, and only one of them")
+        if self.train is not None and self.eos is not None:
+            raise ValueError("`eos` names a token of the file at `path`; a trained vocabulary has its own, </s>")
         return self
 
 
@@ -100,8 +103,8 @@ class Bucket(Frozen):
     @field_validator("cuts")
     @classmethod
     def _rising(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
-        if list(cuts) != sorted(set(cuts)):
-            raise ValueError("cuts rise, and none stands twice")
+        if list(cuts) != sorted(set(cuts)) or any(cut != cut for cut in cuts):
+            raise ValueError("cuts are numbers that rise, and none stands twice")
         return cuts
 
 
@@ -156,13 +159,14 @@ class Recipe(Frozen):
             raise RecipeError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(value, dict):
             raise RecipeError(f"the recipe {path} is not a mapping of fields")
-        sys.path[:0] = [folder for folder in (str(Path(path).resolve().parent),) if folder not in sys.path]
+        folder = Path(path).resolve().parent
+        # Behind what is installed: a file of the user's must not stand in for a package.
+        sys.path += [name for name in (str(folder),) if name not in sys.path]
         for override in overrides:
             set_field(value, override)
+        root_paths(value, folder)
         if inputs:
             value["inputs"] = replace_inputs(value.get("inputs"), inputs)
-        else:
-            root_inputs(value, Path(path).resolve().parent)
         return cls.from_value(value, str(path))
 
     @classmethod
@@ -171,7 +175,7 @@ class Recipe(Frozen):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise RecipeError(f"{where}: " + "; ".join(map(fault, error.errors()))) from error
+            raise RecipeError(f"{where}: " + "; ".join(map(fault, causes(error.errors())))) from error
 
     def fingerprint(self) -> str:
         """Hash what decides the output.
@@ -207,6 +211,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     ).hexdigest()[:32]
+
+
+def causes(errors: Sequence[Any]) -> list[Any]:
+    """Leave out what only follows from another fault: a list is short because an item of it was refused."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(place[: len(error["loc"])] == error["loc"] and place != error["loc"] for place in places)
+    ]
 
 
 def fault(error: Any) -> str:
@@ -250,7 +265,7 @@ def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for number, glob in enumerate(globs):
         label, sign, path = glob.partition("=")
-        if not sign or "/" in label or ":" in label:
+        if not sign or "/" in label or ":" in label or os.path.exists(glob):
             label, path = name if number == 0 else f"{name}{number + 1}", glob
         if label in made:
             raise RecipeError(f"--input names {label!r} twice: give each its own name, as in --input NAME={path}")
@@ -258,15 +273,17 @@ def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
     return made
 
 
-def root_inputs(value: dict[str, Any], folder: Path) -> None:
-    """Read relative paths of inputs and tokenizer from the recipe's folder."""
+def root_paths(value: dict[str, Any], folder: Path) -> None:
+    """Read relative paths of inputs, tokenizer and the language model from the recipe's folder."""
 
-    def rooted(holder: Any) -> None:
-        path = holder.get("path") if isinstance(holder, dict) else None
+    def rooted(holder: Any, field: str = "path") -> None:
+        path = holder.get(field) if isinstance(holder, dict) else None
         if isinstance(path, str) and path and "://" not in path and not Path(path).is_absolute():
-            holder["path"] = str(folder / path)
+            holder[field] = str(folder / path)
 
-    inputs = value.get("inputs")
+    inputs, steps = value.get("inputs"), value.get("steps")
     for item in inputs.values() if isinstance(inputs, dict) else ():
         rooted(item)
+    for step in steps if isinstance(steps, list) else ():
+        rooted(step.get("language_id") if isinstance(step, dict) else None, "model")
     rooted(value.get("tokenizer"))

@@ -20,6 +20,7 @@ from .. import RequestError, RunError, StoreError
 from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, ShardEntry
 from ..sharding.store import Store, crash_point
+from ..transforms.files import EXTENSIONS, reads_from
 from ..transforms.step import Step
 from .chunks import chunk, tasks_of
 from .clusters import Part, RemovalList
@@ -42,6 +43,7 @@ from .survivors import RowGroup, Survivors
 from .vocabulary import RunTokenizer, checked, given_tokenizer, make_vocabulary, vocabulary_stage
 
 IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
+STAGES = ("documents", "duplicates", "text", "tokenizer", "tokens", "tasks")  # folders of a run
 COMPRESSED = (".gz", ".zst", ".parquet")  # weigh about four times their size in text
 
 
@@ -96,6 +98,8 @@ def run(
     changed recipe starts where it differs; a changed input is refused by name. Raises RequestError where the request is
     wrong and RunError where the run failed, a run that does not add up among them.
     """
+    if output is not None and not str(output):
+        raise RequestError("the output is empty: name a folder or a URL")
     chosen = options or RunnerOptions(runner=runner, workers=workers)
     preflight(chosen)
     store = open_output(recipe, str(output or Path("runs") / recipe.name), store_options or {})
@@ -123,13 +127,12 @@ def open_output(recipe: Recipe, output: str, store_options: dict[str, Any]) -> S
         raise RequestError(f"the output {output} cannot be a folder: {standing} is a file")
     if not os.access(standing, os.W_OK | os.X_OK):
         raise RequestError(f"the output {output} may not be written: permission denied for {standing}")
+    written = [f"{stage}/0/data/0{extension}" for stage in STAGES for extension in EXTENSIONS]
     for name, item in recipe.inputs.items():
-        root, deep, _ = item.path.partition("**")
-        covers = Path(root).resolve() if deep or os.path.isdir(root) else None
-        if covers is not None and folder.resolve().is_relative_to(covers):
+        if reads_from(item.path, folder, written):
             raise RequestError(
-                f"the output {output} lies in the input {name!r} ({item.path}), where the next run would read what "
-                "this one wrote: put it elsewhere"
+                f"the output {output} and the input {name!r} ({item.path}) lie in one another: the next run would read "
+                "what this one wrote; put the output elsewhere"
             )
     return store
 

@@ -28,8 +28,13 @@ def parse_step(value: Any) -> Step:
         return identified(value)
     else:
         raise ValueError(f"a step is a name or one `name: fields` pair, not {value!r}")
+    if not isinstance(name, str):
+        raise ValueError(f"a step is a name or one `name: fields` pair, not {value!r}")
     if not isinstance(fields, Mapping):
         raise ValueError(f"the fields of {name} are a mapping, not {fields!r}")
+    if odd := [field for field in fields if not isinstance(field, str)]:
+        raise ValueError(f"the fields of {name} have names, not {odd[0]!r}: YAML reads yes, no, on and off as true or "
+                         "false, put quotes around them")
     return build_step(name, dict(fields))
 
 

@@ -71,5 +71,12 @@ class Survivors:
                     f"the final step {step_kind(step)} dropped a document; steps under `final` only edit, "
                     "others stand under `steps`"
                 )
+            if outcome.errors is not None and outcome.errors.null_count < len(batch):
+                raise RunError(
+                    f"the final step {step_kind(step)} set a document aside ({outcome.errors.drop_null()[0]}), which "
+                    "has been counted as kept: let a step under `steps` find such documents"
+                )
             batch = outcome.batch
+            if batch.column("text").null_count:
+                raise RunError(f"the final step {step_kind(step)} left a document without text; give an empty one")
         return batch

@@ -175,8 +175,8 @@ def test_an_output_that_cannot_hold_a_run_is_a_sentence(tmp_path: Path, capsys: 
     words = request(put(tmp_path, {}))
     (tmp_path / "file").write_text("taken")
     says(capsys, 2, [*words, "--output", str(tmp_path / "file")], "is a file")
-    says(capsys, 2, [*words, "--output", str(tmp_path / "in" / "out")], "lies in the input 'in'")
-    says(capsys, 2, [*words, "--input", str(tmp_path / "**"), "--output", str(tmp_path / "out")], "lies in the input")
+    says(capsys, 2, [*words, "--output", str(tmp_path / "in" / "out")], "and the input 'in'", "lie in one another")
+    says(capsys, 2, [*words, "--input", str(tmp_path / "**"), "--output", str(tmp_path / "out")], "lie in one another")
     says(capsys, 2, [*words, "--output", "memory://run"], "memory://run", "s3://")
 
 

@@ -9,6 +9,7 @@ import pickle
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ BAD_LINES = {
     b'{"text": "\\ud800"}': "the field 'text' holds a lone surrogate, which is no character",
     b'{"text": "a", "n": ' + b"9" * 5000 + b"}": "the line is not valid JSON: a number is too long",
     b"\x1f\x8b\x08garbage": "the line is not valid UTF-8",
-    b"[" * 200_000: "the line is nested too deeply",
+    b"[" * 200_000: "the line is nested too deeply: more than 200 objects and lists in one another",
 }
 
 
@@ -87,6 +88,42 @@ def test_metadata_survives_what_json_has_not(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "x", "b": "\\ud800", "a": Infinity, "url": "\\ud800"}\n')
     (row,) = rows_of(tmp_path / "a.jsonl")
     assert (row["metadata"], row["url"]) == (r'{"a":null,"b":"\ud800"}', "?")
+
+
+def nested(depth: int, filling: bytes = b"1") -> bytes:
+    return b'{"text": "x", "a": ' + b"[" * depth + filling + b"]" * depth + b"}"
+
+
+def test_depth_is_counted_not_met_on_the_stack(tmp_path: Path) -> None:
+    """Python's decoder fails where the stack ends, which differs between a worker and a script."""
+    deep = [nested(depth, filling) for depth in (150, 199, 200, 201, 900) for filling in (b"1", b"NaN", b'"[{[{"')]
+    odd = b'{"text": "' + b'\\"[{' * 500 + b'", "a": [1]}'
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*deep, odd]) + b"\n")
+
+    def read_at(frames: int) -> list[dict[str, Any]]:
+        return read_at(frames - 1) if frames else rows_of(tmp_path / "a.jsonl")
+
+    rows = read_at(0)
+    assert [row["error"] is None for row in rows] == [True] * 6 + [False] * 9 + [True]
+    assert all("nested too deeply" in row["error"] for row in rows if row["error"])
+    assert read_at(200) == rows
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, lambda body: gzip.compress(body, 0)], ids=["deflated", "stored"])
+@pytest.mark.parametrize("at", [0.3, 0.99, -6])
+def test_lines_in_front_of_damage_are_read(tmp_path: Path, packed: Callable[[bytes], bytes], at: float) -> None:
+    chance = random.Random(5)
+    lines_in = [{"text": " ".join(f"{chance.random():.9f}" for _ in range(12))} for _ in range(300)]
+    body = bytearray(packed(jsonl(*lines_in)))
+    place = int(len(body) * at) if at > 0 else len(body) + int(at)
+    body[place] ^= 0xFF
+    (tmp_path / "a.jsonl.gz").write_bytes(bytes(body))
+    rows = rows_of(tmp_path / "a.jsonl.gz")
+    good = [row["text"] for row in rows if row["error"] is None]
+    known = {line["text"] for line in lines_in}
+    share = place / len(body)
+    assert sum(text in known for text in good) > 0.9 * share * len(lines_in)
+    assert any("damaged" in (row["error"] or "") for row in rows)
 
 
 def test_ranges_of_any_size_give_the_rows_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

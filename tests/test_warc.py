@@ -218,6 +218,63 @@ def test_http_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
     assert html_of(rows_of(write(tmp_path / "a.warc", lenient))) == ["café"]
 
 
+@pytest.mark.parametrize("change", [bytes.lower, bytes.upper, bytes.title], ids=["lower", "upper", "title"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_names_in_a_header_are_read_in_any_case(
+    tmp_path: Path, change: Callable[[bytes], bytes], packed: bool
+) -> None:
+    """ISO 28500 and RFC 9110: names are compared without their case; some writers use small letters throughout."""
+
+    def renamed(part: bytes) -> bytes:
+        head, _, block = part.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        named = [change(name) + b":" + value for name, _, value in (line.partition(b":") for line in lines)]
+        return b"\r\n".join([first, *named]) + b"\r\n\r\n" + block
+
+    parts = list(map(renamed, PAGES[:4]))
+    rows = rows_of(write(tmp_path / "a.warc", *(map(gzip.compress, parts) if packed else parts)))
+    usual = rows_of(write(tmp_path / "b.warc", *PAGES[:4]))
+    assert html_of(rows) == html_of(usual)
+    assert [row["metadata"] for row in rows] == [row["metadata"] for row in usual]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX: y\n\n",
+        b"HTTP/1.1 200 OK\nContent-Type: text/html\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: y\nContent-Type: text/html; charset=latin1\r\n\r\n",
+    ],
+)
+def test_lines_of_a_header_may_end_in_two_ways(tmp_path: Path, head: bytes) -> None:
+    (row,) = rows_of(write(tmp_path / "a.warc", record(1, head + b"<html>caf&eacute;\r\n\r\nand more")))
+    assert row["html"] == "<html>caf&eacute;\r\n\r\nand more"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ((b"X: y",), bytes),
+        ((b"X: y",), lambda body: b"\xef\xbb\xbf" + body),
+        ((b"Content-Encoding: gzip",), gzip.compress),
+        ((b"Transfer-Encoding: chunked",), lambda body: chunked(body)),
+    ],
+    ids=["plain", "mark", "gzip", "chunks"],
+)
+def test_a_page_of_no_named_type_is_told_by_what_it_holds(
+    tmp_path: Path, headers: tuple[bytes, ...], code: Callable[[bytes], bytes]
+) -> None:
+    page_row, other = rows_of(
+        write(
+            tmp_path / "a.warc",
+            record(1, http(code(b"<!doctype html><p>Hello"), *headers)),
+            record(2, http(code(b"%PDF-1.7"), *headers)),
+        )
+    )
+    assert page_row["html"] == "<!doctype html><p>Hello"
+    assert (other["html"], other["reason"]) == (None, "read/not_html")
+
+
 def chunked(body: bytes, size: int = 7) -> bytes:
     parts = [body[at : at + size] for at in range(0, len(body), size)]
     return b"".join(b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from .. import CorruptDataError, InputError, MissingExtraError, RequestError, require
+from .. import CorruptDataError, InputError, MissingExtraError, PenstockError, RequestError, require
 from . import engines, gate, proto
 from .definition import Definition, Source, digest
 from .huggingface import read_huggingface
@@ -287,13 +287,15 @@ def define(source: Source, eos: str | None = None, bos: str | None = None) -> De
 
     `InputError` for a file in no known format, `CorruptDataError` for a damaged one, `RequestError` for what is asked.
     """
-    match _format(source.body, source.name):
-        case "huggingface":
-            return read_huggingface(source, eos, bos)
-        case "tiktoken":
-            return read_ranks_file(source, eos, bos)
-        case "sentencepiece":
-            return proto.read_sentencepiece(source, eos, bos)
+    readers = {"huggingface": read_huggingface, "tiktoken": read_ranks_file, "sentencepiece": proto.read_sentencepiece}
+    if (read := readers.get(_format(source.body, source.name) or "")) is not None:
+        try:
+            return read(source, eos, bos)
+        except PenstockError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            # Damage that no reader foresaw: a number where a name should be, half a surrogate pair in a merge.
+            raise CorruptDataError(f"{source.name} is damaged: it does not parse ({error!r})") from error
     raise InputError(
         f"{source.name} is no vocabulary that is known: it begins with {source.body[:12]!r}, "
         "and a SentencePiece .model, a Hugging Face tokenizer.json or a .tiktoken rank file is expected"

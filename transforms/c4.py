@@ -62,8 +62,8 @@ class C4Quality(Filter):
     remove_citations: bool = True
     filter_no_terminal_punct: bool = True
     min_num_sentences: Annotated[int, Field(ge=0)] | None = 5
-    min_words_per_line: Annotated[int, Field(ge=0)] | None = 3
-    max_word_length: Annotated[int, Field(ge=1)] | None = 1000
+    min_words_per_line: Annotated[int, Field(ge=0, le=1 << 31)] | None = 3
+    max_word_length: Annotated[int, Field(ge=1, le=1 << 31)] | None = 1000
     filter_lorem_ipsum: bool = True
     filter_javascript: bool = True
     filter_curly_bracket: bool = True
@@ -90,8 +90,9 @@ class C4Quality(Filter):
         """Edit the text of pages that are kept, add the scores as columns `c4_quality.score`, and give the reasons."""
         scores, cleaned = self._clean(batch)
         reasons = self.decide(scores)
-        text = batch.column("text")
-        edited = pc.if_else(pc.and_(reasons.is_null(), text.is_valid()), cleaned.cast(text.type), text)
+        kind = batch.schema.field("text").type
+        text = batch.column("text").cast(pa.large_string())
+        edited = pc.if_else(pc.and_(reasons.is_null(), text.is_valid()), cleaned, text).cast(kind)
         columns = {f"{self.kind}.{name}": pa.array(values) for name, values in scores.items()}
         return Outcome(with_columns(batch, {"text": edited, **columns}), reasons)
 

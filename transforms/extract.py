@@ -23,12 +23,15 @@ from .step import Outcome, StepModel, with_columns
 LARGEST_PAGE = 16 << 20
 #: Tags times nesting depth of a page that is still parsed; measured with resiliparse 2.0.1: 50 ns each, so about 3 s.
 MOST_WORK = 1 << 26
-#: Attributes of one tag; parsing is quadratic in them (10,000 take 0.2 s).
-MOST_ATTRIBUTES = 10_000
+#: Attributes of one tag, and the squares of those of many summed up; parsing is quadratic in them (10,000 take 0.2 s).
+MOST_ATTRIBUTES, MOST_SQUARES = 10_000, 3 * 10_000**2
+#: Of these there may be so many on a page: parsing is quadratic in them (10,000 options take up to 4 s).
+MOST_OF = {"option": 10_000, "body": 1_000, "html": 1_000}
 # Elements that nest and do not close by themselves when a sibling opens.
 _NESTING = re.compile(
     r"<(/?)(?:address|article|aside|b|big|blockquote|center|code|details|div|dl|em|fieldset|figure|font|footer|form|header|"
-    r"i|main|nav|ol|s|section|small|span|strike|strong|sub|sup|table|tt|u|ul|[a-z][a-z0-9]*-[^\s/>]*)(?=[\s/>])",
+    r"i|main|nav|ol|optgroup|rb|rp|rt|rtc|s|section|small|span|strike|strong|sub|sup|table|tt|u|ul|"
+    r"[a-z][a-z0-9]*-[^\s/>]*)(?=[\s/>])",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<[a-z/!?]", re.IGNORECASE)
@@ -126,8 +129,14 @@ def refuse_page(page: str) -> str | None:
     tags = page.count("<") if len(page) * len(page) > MOST_WORK else 0
     if tags * tags > MOST_WORK and tags * nesting(page) > MOST_WORK:
         return f"the page is nested too deeply: its {tags} tags times their depth exceed {MOST_WORK}"
-    if len(page) > 2 * MOST_ATTRIBUTES and most_attributes(page) > MOST_ATTRIBUTES:
-        return f"a tag of the page has more than {MOST_ATTRIBUTES} attributes"
+    if len(page) > 2 * MOST_ATTRIBUTES:
+        most, squares = most_attributes(page)
+        if most > MOST_ATTRIBUTES or squares > MOST_SQUARES:
+            return f"a tag of the page has more than {MOST_ATTRIBUTES} attributes, or several have nearly so many"
+    lowered = page.lower() if len(page) > 5 * min(MOST_OF.values()) else ""
+    for name, most in MOST_OF.items():
+        if lowered.count(f"<{name}") > most:
+            return f"the page has more than {most} tags <{name}>"
     return None
 
 
@@ -140,12 +149,12 @@ def nesting(page: str) -> int:
     return deepest
 
 
-def most_attributes(page: str) -> int:
-    """Bound how many attributes a tag of a page has: the words between its name and the next `>`.
+def most_attributes(page: str) -> tuple[int, int]:
+    """Bound how many attributes a tag of a page has, the words between its name and the next `>`; and sum the squares.
 
     Looks at stretches without `>` of 20,000 characters or more, which are found by jumping; shorter ones hold fewer.
     """
-    most, span, at = 0, 2 * MOST_ATTRIBUTES, 0
+    most, squares, span, at = 0, 0, 2 * MOST_ATTRIBUTES, 0
     while at < len(page):
         last = page.rfind(">", at, at + span)
         if last >= 0:
@@ -154,9 +163,10 @@ def most_attributes(page: str) -> int:
         end = page.find(">", at)
         part = page[at : end if end >= 0 else None]
         if tag := _TAG.search(part):
-            most = max(most, len(part[tag.start() :].split()))
+            words = len(part[tag.start() :].split())
+            most, squares = max(most, words), squares + words * words
         at += len(part)
-    return most
+    return most, squares
 
 
 def _resiliparse(step: ExtractHtml) -> Callable[[str], str | None]:

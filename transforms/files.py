@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 from fsspec.core import url_to_fs
 
 from .. import InputError, StoreError
+from .globs import WILD, split_root
 
 #: Extensions that a folder is searched for, and the format each means. Longest first.
 EXTENSIONS = {
@@ -36,7 +37,6 @@ EXTENSIONS = {
 }
 #: Where stores tell a file's version, the best first.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "generation", "LastModified", "last_modified", "mtime", "created")
-_WILD = re.compile(r"[*?\[]")
 _TEMPORARY = re.compile(
     r"\..*|_temporary|_SUCCESS|_(common_)?metadata|_(committed|started)_.*|.*(\.(tmp|temp|part|partial|crdownload|swp)|~)"
 )
@@ -71,6 +71,8 @@ def list_files(pattern: str) -> list[FileEntry]:
     A folder is searched below and gives the files with a known extension. Hidden and temporary files are left out
     unless named outright. Raises InputError where nothing matches, or something may not be read.
     """
+    if not pattern:
+        raise InputError("an input is empty: name a file, a folder, a glob or a URL")
     if "::" in pattern:
         raise InputError(f"{pattern!r} chains file systems, which is not supported; give one path or URL")
     local = _local_path(pattern)
@@ -78,6 +80,20 @@ def list_files(pattern: str) -> list[FileEntry]:
     if not found:
         raise InputError(f"no input file matches {pattern!r}; a folder is searched for {', '.join(sorted(EXTENSIONS))}")
     return sorted(found, key=lambda entry: entry.path)
+
+
+def reads_from(pattern: str, folder: Path, written: Iterable[str]) -> bool:
+    """Whether a pattern lists what a run writes into a local folder: paths below it like `written`, or lies there."""
+    local = _local_path(pattern)
+    if local is None:
+        return False
+    path = os.path.abspath(local).replace(os.sep, "/")
+    root, match, _ = (path, None, None) if os.path.exists(path) else split_root(path, os.path.isdir)
+    at, below = Path(root).resolve(), folder.resolve()
+    if below.is_relative_to(at):
+        names = [(below.relative_to(at) / name).as_posix() for name in written]
+        return any(_wanted(name, match) for name in names)
+    return at.is_relative_to(below) and at.relative_to(below).parts[0] in {name.partition("/")[0] for name in written}
 
 
 def open_input(url: str, size: int | None = None) -> BinaryIO:
@@ -163,43 +179,6 @@ def _store(url: str) -> tuple[Any, str]:
         raise InputError(f"{url!r} is not a path or URL that can be opened: {error}") from error
 
 
-def _split_root(path: str) -> tuple[str, re.Pattern[str] | None, int | None]:
-    """Cut a pattern before its first wildcard: root folder, what a path below must match, and how deep to look."""
-    wild = _WILD.search(path)
-    if wild is None:
-        return path, None, None
-    cut = path.rfind("/", 0, wild.start()) + 1
-    tail = path[cut:]
-    depth = None if "**" in tail else tail.count("/") + 1
-    return path[:cut], re.compile(_translate(tail)), depth
-
-
-def _translate(glob: str) -> str:
-    """Turn a glob into a regular expression over '/' paths; `**` spans folders."""
-    out, at = [], 0
-    while at < len(glob):
-        if glob.startswith("**/", at):
-            out.append("(?:[^/]+/)*")
-            at += 3
-        elif glob.startswith("**", at):
-            out.append(".*")
-            at += 2
-        elif glob[at] == "*":
-            out.append("[^/]*")
-            at += 1
-        elif glob[at] == "?":
-            out.append("[^/]")
-            at += 1
-        elif glob[at] == "[" and (end := glob.find("]", at + 2)) > 0:
-            body = glob[at + 1 : end].replace("\\", r"\\")
-            out.append("[" + ("^" + body[1:] if body[0] in "!^" else body) + "]")
-            at = end + 1
-        else:
-            out.append(re.escape(glob[at]))
-            at += 1
-    return "".join(out) + r"\Z"
-
-
 def _wanted(path: str, match: re.Pattern[str] | None) -> bool:
     """Whether a path below the root is an input: nothing hidden or temporary, and the glob or an extension fits."""
     if any(_TEMPORARY.fullmatch(part) for part in path.split("/")):
@@ -217,7 +196,7 @@ def _list_local(path: str, pattern: str) -> list[FileEntry]:
         pass
     if os.path.isfile(path):
         return [_local_entry(path, os.path.basename(path))]
-    root, match, depth = (path, None, None) if os.path.isdir(path) else _split_root(path)
+    root, match, depth = (path, None, None) if os.path.isdir(path) else split_root(path, os.path.isdir)
     if not os.path.isdir(root):
         return []
     root = root.rstrip("/") + "/"
@@ -236,8 +215,8 @@ def _walk(root: str, below: str, depth: int | None, above: frozenset[str]) -> It
     with os.scandir(root + below) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = below + entry.name
-            if not entry.is_dir():
-                if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+            if not os.path.isdir(entry.path):
+                if os.path.isfile(entry.path) or (entry.is_symlink() and not os.path.exists(entry.path)):
                     yield name
             elif (depth is None or depth > 1) and not _TEMPORARY.fullmatch(entry.name):
                 yield from _walk(root, name + "/", None if depth is None else depth - 1, above | {real})
@@ -259,9 +238,9 @@ def _local_entry(path: str, name: str) -> FileEntry:
 def _list_store(pattern: str) -> list[FileEntry]:
     fs, path = _store(pattern)
     try:
-        if not _WILD.search(path) and fs.isfile(path):
+        if not WILD.search(path) and fs.isfile(path):
             return [_store_entry(fs, path, fs.info(path), path.rpartition("/")[2])]
-        root, match, depth = _split_root(path)
+        root, match, depth = split_root(path)
         root = root.rstrip("/") + "/"
         found = fs.find(root, maxdepth=depth, detail=True)
         names = {name: str(name)[len(root) :] for name in found}

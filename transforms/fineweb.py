@@ -40,7 +40,7 @@ class FineWebQuality(Filter):
     line_punct_thr: Share | None = 0.12
     line_punct_exclude_zero: bool = False  # let a document pass in which no line at all ends a sentence
     short_line_thr: Share | None = 0.67
-    short_line_length: Annotated[int, Field(ge=0)] = 30
+    short_line_length: Annotated[int, Field(ge=0, le=1 << 31)] = 30
     char_duplicates_ratio: Share | None = 0.01
     new_line_ratio: Annotated[float, Field(ge=0)] | None = 0.3  # not a share: may pass 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -50,10 +51,12 @@ class Damage:
 Event = Data | MemberEnd | Damage
 
 
-def decompress(file: BinaryIO, codec: Codec, start: int = 0) -> Iterator[Event]:
+def decompress(file: BinaryIO, codec: Codec, start: int = 0, *, to_the_last: bool = False) -> Iterator[Event]:
     """Yield what a file holds from byte `start`, where a member begins. Plain files are Data alone.
 
     Events are those of the whole file from there on, damage and all: blocks are cut at the same bytes of the file.
+    `to_the_last`: where gzip is damaged, also the bytes that the last slice gives before its damage, for records that
+    stand for themselves; what holds one record a member wants it whole or not at all.
     """
     source = _Source(file, start)
     if codec == "none":
@@ -61,7 +64,7 @@ def decompress(file: BinaryIO, codec: Codec, start: int = 0) -> Iterator[Event]:
             yield Data(body, start)
         return
     while source.skip_padding():
-        yield from _member(source, codec)
+        yield from _member(source, codec, to_the_last and codec == "gzip")
 
 
 class _Source:
@@ -141,7 +144,7 @@ def _starts(head: bytes, codec: Codec) -> bool:
         return False
 
 
-def _member(source: _Source, codec: Codec) -> Iterator[Event]:
+def _member(source: _Source, codec: Codec, to_the_last: bool) -> Iterator[Event]:
     """Yield one member; on damage, move on to the next one that can be read."""
     inflate, step = _decompressor(codec), _SLICE[codec]
     member = source.begin_member()
@@ -152,9 +155,12 @@ def _member(source: _Source, codec: Codec) -> Iterator[Event]:
             yield Damage(f"the {codec} stream {ends}", raw, member)
             return
         piece = source.block[source.at : source.at + step]
+        before = inflate.copy() if to_the_last else None
         try:
             body = inflate.decompress(piece)
         except (zlib.error, zstandard.ZstdError):
+            if before is not None and (good := _before_damage(before, piece)):
+                yield Data(good, member)
             yield Damage(f"the {codec} stream is damaged", source.resync(codec), member)
             return
         source.at += len(piece)
@@ -162,6 +168,15 @@ def _member(source: _Source, codec: Codec) -> Iterator[Event]:
             yield Data(body, member)
     source.at -= len(inflate.unused_data)
     yield MemberEnd()
+
+
+def _before_damage(inflate: Any, piece: bytes) -> bytes:
+    """Give what a slice that cannot be decompressed holds in front of its damage."""
+    out = bytearray()
+    with suppress(zlib.error):
+        for at in range(len(piece)):
+            out += inflate.decompress(piece[at : at + 1])
+    return bytes(out)
 
 
 def inflate_body(body: bytes, coding: str, largest: int = LARGEST_RECORD) -> bytes:

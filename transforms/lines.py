@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,6 +16,10 @@ from .step import Outcome
 PROBE = 100
 # Control characters may stand in strings as they are, NUL among them: they are kept.
 _JSON = json.JSONDecoder(strict=False)
+#: Objects and lists within one another in a record that is still read. Python's decoder goes by the stack that is left,
+#: which differs from one process to another.
+DEEPEST = 200
+_MARK = re.compile(rb'["\[\]{}]')
 
 
 class Line(NamedTuple):
@@ -81,7 +86,7 @@ def _first_line(file: BinaryIO, start: int, end: int) -> int:
 def packed_lines(file: BinaryIO, codec: Codec, largest: int) -> Iterator[Line]:
     """Cut the lines of a compressed file; damage is a line of its own, and reading goes on behind it."""
     lines, ordinal = _Lines(largest), 0
-    for event in decompress(file, codec):
+    for event in decompress(file, codec, to_the_last=True):
         if isinstance(event, MemberEnd):
             continue
         if isinstance(event, Data):
@@ -176,18 +181,45 @@ def _add_line(rows: Rows, line: Line, fields: Fields) -> None:
 
 def parse_line(body: bytes) -> dict[str, Any]:
     """Parse one JSON object. Raises ValueError, in words that are the same for every line of a kind."""
+    if body.count(b"[") + body.count(b"{") > DEEPEST and nesting(body) > DEEPEST:
+        raise ValueError(f"the line is nested too deeply: more than {DEEPEST} objects and lists in one another")
     try:
         record = _JSON.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ValueError("the line is not valid UTF-8") from None
-    except RecursionError:
-        raise ValueError("the line is nested too deeply") from None
     except ValueError as error:
         what = error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
         raise ValueError(f"the line is not valid JSON: {what}") from None
     if not isinstance(record, dict):
         raise ValueError(f"the line is {_kind(record)}, not a JSON object")
     return record
+
+
+def nesting(body: bytes) -> int:
+    """Count how deep the objects and lists of a JSON text lie in one another; what stands in strings is none."""
+    at = depth = deepest = 0
+    while (mark := _MARK.search(body, at)) is not None:
+        at = mark.end()
+        if mark[0] == b'"':
+            at = _string_end(body, at)
+        elif mark[0] in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _string_end(body: bytes, at: int) -> int:
+    """Where a string ends that began in front of `at`: behind the next quote that no backslash escapes."""
+    while (end := body.find(b'"', at)) >= 0:
+        before = end
+        while before > at and body[before - 1] == 0x5C:
+            before -= 1
+        if (end - before) % 2 == 0:
+            return end + 1
+        at = end + 1
+    return len(body)
 
 
 def _text_of(record: dict[str, Any], name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from fastwarc.warc import WarcRecord
@@ -16,14 +17,29 @@ _HTML = ("text/html", "application/xhtml+xml")
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9_.:-]+)""")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_LOOKS_HTML = re.compile(rb"(?is)\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html|head|body|title|meta)")
+_CONTENT_LENGTH, _CONTENT_TYPE = (
+    re.compile(rb"(?i)(\n)content-%s[ \t]*:" % name) for name in (b"length", b"type")
+)
+_LOOKS_HTML = re.compile(
+    rb"(?is)(?:\xef\xbb\xbf)?\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html|head|body|title|meta)"
+)
+# Where Python's codec of a name is narrower than what the web means by it: NEC's and IBM's characters, Hangul beyond
+# KS X 1001, Hong Kong's characters, Thai with Windows' quotes.
+_AS_BROWSERS = {
+    "shift_jis": "cp932",
+    "euc_jp": "euc_jis_2004",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "gbk": "gb18030",
+    "iso8859-11": "cp874",
+}
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
 def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     """Add the row of one response record, given as it lies in the file."""
     try:
-        record = WarcRecord.from_bytes(body)
+        record = WarcRecord.from_bytes(_named_as_usual(body))
     except OSError as error:
         rows.quarantine(place, f"the record's header cannot be read: {error}", body)
         return
@@ -32,12 +48,19 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
         rows.add(place, 0, url=url, reason="read/not_html")
         return
     try:
-        block = _parse_http(record, body)
+        block = _parse_http(record)
     except ValueError as error:
         rows.quarantine(place, str(error), body, url)
         return
-    head = record.http_headers
-    kind = _content_type(head, record.headers, block)
+    head, page = record.http_headers, None
+    kind = _said_type(head, record.headers)
+    if kind is None and head.status_code == 200:
+        try:
+            page = _decode_body(head, block, largest)
+        except ValueError as error:
+            rows.quarantine(place, str(error), body, url)
+            return
+        kind = _HTML[0] if _LOOKS_HTML.match(page) else None
     about: dict[str, Any] = {
         "content_type": kind,
         "date": record.headers.get("WARC-Date"),
@@ -49,7 +72,7 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     html, size = None, 0
     if reason is None:
         try:
-            page = _decode_body(head, block, largest)
+            page = _decode_body(head, block, largest) if page is None else page
         except ValueError as error:
             rows.quarantine(place, str(error), body, url)
             return
@@ -60,12 +83,20 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     rows.add(place, size, url=url, html=html, metadata=metadata, reason=reason)
 
 
-def _parse_http(record: Any, body: bytes) -> bytes:
-    """Parse the HTTP header and give the bytes behind it."""
-    start = body.find(b"\r\n\r\n") + 4
-    line_end = body.find(b"\n", start)
+def _named_as_usual(body: bytes) -> bytes:
+    """Write two names of the WARC header as fastwarc looks for them; names are written in any case (ISO 28500, 4)."""
+    end = body.find(b"\n\r\n")
+    head = body[: end + 1 if end >= 0 else 1 << 16]
+    if b"\nContent-Length:" in head and (b"\nContent-Type:" in head or not _CONTENT_TYPE.search(head)):
+        return body
+    named = _CONTENT_TYPE.sub(rb"\1Content-Type:", _CONTENT_LENGTH.sub(rb"\1Content-Length:", head))
+    return named + body[len(head) :]
+
+
+def _parse_http(record: Any) -> bytes:
+    """Parse the HTTP header and give the bytes behind it. Lines may end with or without a carriage return."""
     try:
-        record.parse_http(max_header_len=1 << 20, quirks_mode=body[line_end - 1 : line_end] != b"\r")
+        record.parse_http(max_header_len=1 << 20, quirks_mode=True)
     except OSError as error:
         raise ValueError(f"the HTTP header cannot be read: {error}") from None
     if record.http_headers is None or record.http_headers.status_code is None:
@@ -73,10 +104,10 @@ def _parse_http(record: Any, body: bytes) -> bytes:
     return bytes(record.reader.read())
 
 
-def _content_type(head: Any, warc: Any, block: bytes) -> str | None:
-    """The media type: what the server said, else what the crawler found, else HTML where it looks like it."""
-    said = (head.get("Content-Type") or warc.get("WARC-Identified-Payload-Type") or "").split(";")[0].strip().lower()
-    return said or (_HTML[0] if _LOOKS_HTML.match(block) else None)
+def _said_type(head: Any, warc: Any) -> str | None:
+    """The media type: what the server said, else what the crawler found; None where nobody said."""
+    said = head.get("Content-Type") or warc.get("WARC-Identified-Payload-Type") or ""
+    return said.split(";")[0].strip().lower() or None
 
 
 def _charset(content_type: str | None) -> str | None:
@@ -121,39 +152,47 @@ def unchunk(block: bytes) -> bytes:
 def decode_page(page: bytes, charset: str | None) -> tuple[str, str]:
     """Decode a page; give its text and the charset that was used.
 
-    In order: byte order mark, the HTTP header's charset, the page's own, UTF-8, detection. The first that decodes every
-    byte wins; if none does, the first that is known, with U+FFFD for what it cannot.
+    In order: byte order mark, the HTTP header's charset, the page's own, UTF-8; the first that decodes every byte wins.
+    If none does, the first that decodes most of what is not ASCII, with U+FFFD for the rest: a stray byte takes no page
+    its charset. Only a page that fits none of them is asked for one, by detection, which reads up to 128 KiB.
     """
     for mark, name in _BOMS:
         if page.startswith(mark):
             return page[len(mark) :].decode(name, "replace"), name
-    tried: list[str] = []
-    for label in _labels(page, charset):
-        codec = _codec(label)
-        if codec is None or codec in tried:
-            continue
-        tried.append(codec)
-        try:
+    codecs = [codec for codec in map(_codec, _labels(page, charset)) if codec is not None]
+    for codec in dict.fromkeys(codecs):
+        with suppress(UnicodeDecodeError):
             return page.decode(codec), codec
-        except UnicodeDecodeError:
-            pass
-    return page.decode(tried[0], "replace"), tried[0]
+    for codec in dict.fromkeys(codecs):
+        text = page.decode(codec, "replace")
+        if _fits(text, page):
+            return text, codec
+    with suppress(UnicodeDecodeError):
+        if (codec := _codec(detect_encoding(page, from_html_meta=False))) is not None:
+            return page.decode(codec), codec
+    return page.decode(codecs[0], "replace"), codecs[0]
 
 
 def _labels(page: bytes, charset: str | None) -> Iterator[str | None]:
-    """Give the charset labels to try; detection comes last, because it reads up to 128 KiB."""
+    """Give the charset labels to try."""
     yield charset
     found = _META.search(page, 0, 4096) or _XML.search(page, 0, 4096)
     own = found[1].decode() if found else None
     # A page that says so in ASCII is not UTF-16 (WHATWG HTML, 13.2.3.2).
     yield "utf-8" if own and own.lower().startswith("utf-16") else own
     yield "utf-8"
-    yield detect_encoding(page, from_html_meta=False)
+
+
+def _fits(text: str, page: bytes) -> bool:
+    """Whether no more than half of the characters that are not ASCII stand for bytes that could not be decoded."""
+    lost = text.count("\ufffd") - page.count(b"\xef\xbf\xbd")
+    return 2 * lost <= len(text) - len(text.encode("ascii", "ignore"))
 
 
 def _codec(label: str | None) -> str | None:
     """The codec that browsers use for a charset label (WHATWG Encoding); None for a label that is not known."""
     name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
+    name = _AS_BROWSERS.get(name or "", name)
     try:
         return name if name and "".encode(name) == b"" else None
     except (LookupError, UnicodeError):

@@ -134,10 +134,10 @@ def utf8(batch: pa.RecordBatch, column: str = "text") -> tuple[NDArray[np.int64]
 
 def utf8_buffers(array: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Give one string array as offsets (n + 1,) int64 and bytes uint8."""
-    if array.null_count:
-        array = array.fill_null("" if not pa.types.is_binary(array.type) else b"")
     if not (pa.types.is_large_string(array.type) or pa.types.is_string(array.type)):
         array = array.cast(pa.large_string())
+    if array.null_count:
+        array = array.fill_null("")
     _, offsets, data = array.buffers()
     width = np.int64 if pa.types.is_large_string(array.type) else np.int32
     if len(array) == 0 or offsets is None:

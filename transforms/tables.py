@@ -14,6 +14,7 @@ from .inflate import BLOCK
 from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, refuse_missing
 from .schema import BATCH_BYTES, BATCH_DOCUMENTS
 from .step import Outcome
+from .values import plain_values
 
 
 def read_parquet(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
@@ -35,6 +36,8 @@ def read_parquet(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) ->
 
 def check_schema(schema: pa.Schema, path: str, fields: Fields) -> None:
     """Refuse a Parquet schema that lacks a mapped column, or whose text is not text."""
+    if doubled := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise InputError(f"{path!r}: the file has more than one column {doubled[0]!r}: rename all but one")
     refuse_missing(fields, schema.names, path, "no column of the file")
     kind = schema.field(fields.text).type
     if pa.types.is_dictionary(kind):
@@ -78,7 +81,7 @@ def _table_rows(
     values = {name: batch.column(name) for name in batch.schema.names}
     texts = _bytes_of(values[fields.text])
     rows = Rows(piece)
-    others = batch.select(rest).to_pylist() if rest else [{}] * batch.num_rows
+    others = [plain_values(values[name]) for name in rest]
     words = {
         column: _words(values[name])
         for column, name in (("source_id", fields.id), ("url", fields.url or "url"), ("language", fields.language))
@@ -100,7 +103,7 @@ def _table_rows(
                 len(body or b""),
                 text=text,
                 reason=None if text and text.strip() else "read/empty",
-                metadata=metadata_json(others[row]),
+                metadata=metadata_json({name: column[row] for name, column in zip(rest, others, strict=True)}),
                 **{column: value[row] for column, value in words.items()},
             )
         if rows.full:
@@ -117,7 +120,7 @@ def _bytes_of(column: pa.Array) -> pa.Array:
 def _words(column: pa.Array) -> list[str | None]:
     if pa.types.is_dictionary(column.type) or _is_text(column.type):
         return [None if body is None else body.decode("utf-8", "replace") for body in _bytes_of(column).to_pylist()]
-    return [None if value is None else str(value) for value in column.to_pylist()]
+    return [None if value is None else str(value) for value in plain_values(column)]
 
 
 def read_text(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:

@@ -14,5 +14,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
-    """Compile at first call, keep the machine code on disk, release the GIL."""
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile at first call, keep the machine code on disk, release the GIL.
+
+    Where no folder can be written for it (an install that is read-only, without a home; NUMBA_CACHE_DIR names one),
+    every process compiles anew.
+    """
+    try:
+        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:
+        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
