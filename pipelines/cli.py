@@ -7,17 +7,21 @@ traceback.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import PenstockError, RequestError, __version__
+from .. import CorruptDataError, InputError, PenstockError, RequestError, __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; give its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of a terminal that shows less than Unicode
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     words, beam_options = split_options(words)
     parser = build_parser()
@@ -279,7 +283,10 @@ def tokenizer_command(arguments: Any) -> int:
     from .dedup import texts_of
 
     if arguments.action == "info":
-        print(json.dumps(describe(arguments.path), indent=1, ensure_ascii=False))
+        try:
+            print(json.dumps(describe(arguments.path), indent=1, ensure_ascii=False))
+        except CorruptDataError as error:  # the user's file, not a run's
+            raise InputError(str(error)) from error
         return 0
     target = Path(arguments.output)
     if not target.parent.is_dir():

@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .. import CorruptDataError
 from ..sharding.npy import npy_array, npy_bytes, npy_start
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, spanning_forest
-from ..transforms.schema import ID
+from ..transforms.schema import ID, id_sum
 from .recipe import digest
 from .stage import Receipt, Stage
+from .tables import parquet
 
 FAN_IN = 64
 WORD = np.dtype("<u8")  # of ids, addresses, lengths: all that a match writes down
@@ -53,7 +55,12 @@ def put_array(store: Store, array: np.ndarray, name: str) -> str:
 
 def get_array(store: Store, name: str) -> np.ndarray:
     """Read an array back."""
-    return npy_array(store.read(name), WORD)
+    try:
+        return npy_array(store.read(name), WORD)
+    except ValueError as error:
+        raise CorruptDataError(
+            f"{store.url}/{name} is damaged: {error}; restore it from a copy, or run into another output"
+        ) from error
 
 
 def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -100,6 +107,7 @@ def settle_clusters(
         "clusters": store.put(path, "clusters-", ".parquet"),
         "count": len(starts),
         "duplicates": len(removed),
+        "id_sum": str(id_sum(binary_ids(ids[gone]))),
         "removals": put_array(store, rows, "removals"),
         "bounds": put_array(store, np.searchsorted(removed, edges).astype(np.uint64), "bounds"),
         "largest": int(sizes.max()) if len(sizes) else 0,
@@ -113,8 +121,8 @@ def own_ids(parts: Sequence[Part], nodes: np.ndarray) -> np.ndarray:
     owners = (nodes >> np.uint64(32)).astype(np.int64)
     rows = (nodes & np.uint64(0xFFFFFFFF)).astype(np.int64)
     for number in np.unique(owners):
-        with parts[number].store.open(parts[number].name) as file:
-            column = pq.read_table(file, columns=["source_id"]).column(0)
+        with parquet(parts[number].store, parts[number].name) as file:
+            column = file.read(["source_id"], use_threads=False).column(0)
         if column.null_count < len(column):
             mine = owners == number
             found[mine] = np.array(column.take(pa.array(rows[mine])).to_pylist(), object)

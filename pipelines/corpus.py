@@ -21,7 +21,7 @@ from .heartbeat import Heartbeat
 from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .steps import step_fingerprint
-from .survivors import RowGroup, Survivors
+from .survivors import RowGroup, Survivors, tallied
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class TextTask:
     def key(self) -> str:
         """Name the task's receipt."""
         return f"text-{self.part:06d}"
+
+    @property
+    def name(self) -> str:
+        """Name the task, for people."""
+        return f"the text of part {self.part}"
 
 
 def text_stage(recipe: Recipe, run: Store, upstream: Sequence[str]) -> Stage:
@@ -73,7 +78,7 @@ class WriteText:
                     batch, account = self.survivors.read(group)
                 with meter.on("write"):
                     writer.write(batch)
-                accounts.append({**account, "kept": len(batch)})
+                accounts.append({**account, **tallied({"kept": batch.column("id")})})
                 documents += len(batch)
                 total = (total + id_sum(batch.column("id"))) % (1 << 64)
                 heartbeat.add(len(batch), group.bytes)
@@ -123,6 +128,6 @@ class JsonText:
 
 def _line(row: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(row, ensure_ascii=False).encode()
+        return json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:  # half a surrogate pair in a field of the user's: as JSON escapes it
-        return json.dumps(row).encode()
+        return json.dumps(row, default=str).encode()

@@ -59,7 +59,8 @@ class ForkServer:
         with self._lock:
             self._forks += 1
             number = self._forks
-            self._send(("fork", (number, dict(os.environ), [*sys.path], os.getcwd(), arguments)))
+            path = [entry for entry in sys.path if isinstance(entry, str)]
+            self._send(("fork", (number, dict(os.environ), path, os.getcwd(), arguments)))
             while True:
                 try:
                     self._take(said := self._pipe.recv())
@@ -67,6 +68,8 @@ class ForkServer:
                     raise self._gone() from None
                 if said[:2] == ("forked", number):
                     return Fork(self, number, said[2])
+                if said[:2] == ("refused", number):
+                    raise RunError(f"a worker process cannot be forked: {said[2]}; fewer workers need less")
 
     def code(self, number: int) -> int | None:
         """Give the exit code of a fork; None while it runs. Forks die with their server, by SIGKILL."""
@@ -93,7 +96,7 @@ class ForkServer:
         except OSError:
             raise self._gone() from None
 
-    def _take(self, said: tuple[str, int, int]) -> None:
+    def _take(self, said: tuple[str, int, Any]) -> None:
         what, number, value = said
         if what == "ended":
             self._codes[number] = value
@@ -156,11 +159,22 @@ def forking(module: str) -> Iterator[None]:
     try:
         yield
     finally:
+        server = None
         with _Shared.lock:
             _Shared.users -= 1
-            if not _Shared.users and _Shared.server is not None:
-                _Shared.server.close()
-                _Shared.server = None
+            if not _Shared.users:
+                server, _Shared.server = _Shared.server, None
+        if server is not None:
+            server.close()
+
+
+def _forget() -> None:
+    """Begin without a server in a process that the client forked: the pipe is its parent's."""
+    _Shared.lock, _Shared.server, _Shared.users = threading.Lock(), None, 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def fork_server() -> ForkServer | None:
@@ -171,40 +185,73 @@ def fork_server() -> ForkServer | None:
 def boot(module: str, function: str) -> str:
     """Write the source of a process that calls a module's function with the words of its command line."""
     # Beam logs to the root logger while it is imported: a handler that keeps nothing comes first.
-    quiet = "import logging, sys; logging.getLogger().addHandler(logging.NullHandler())"
-    return f"{quiet}; from {module} import {function}; {function}(*sys.argv[1:])"
+    quiet = "import logging; logging.getLogger().addHandler(logging.NullHandler())"
+    # `-c` looks for modules in the current folder first, where a checkout or a script may lie: the client did not.
+    own = "import sys; sys.path[:] = filter(None, sys.path)"
+    return f"{own}; {quiet}; from {module} import {function}; {function}(*sys.argv[1:])"
 
 
 def import_path() -> str:
     """Give this process's import path, as `PYTHONPATH` hands it to a process started here."""
-    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path if isinstance(entry, str))
+
+
+class _ClientGone(Exception):
+    """The client has closed the pipe, or died."""
 
 
 def serve_forks(descriptor: str, main: Callable[..., None]) -> None:
     """Fork what the client asks for, and tell it how each ended, until it is gone (this runs in the server)."""
-    pipe = Connection(int(descriptor))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it, and hands that down, is told of no end
+    pipe, client = Connection(int(descriptor)), os.getppid()
     running: dict[int, int] = {}
     try:
-        while True:
-            if pipe.poll(LOOK_SECONDS):
-                what, asked = pipe.recv()
+        while os.getppid() == client:
+            if (asked := _asked(pipe)) is not None:
+                what, value = asked
                 if what == "prepare":
-                    pickle.loads(asked)()
+                    pickle.loads(value)()
                     gc.collect()
                     gc.freeze()  # else the first collection in a fork writes to, and so copies, every page
                 else:
-                    number, environment, path, folder, arguments = asked
-                    if (pid := os.fork()) == 0:
-                        pipe.close()
-                        _be_a_fork(main, environment, path, folder, arguments)
-                    running[pid] = number
-                    pipe.send(("forked", number, pid))
+                    _tell(pipe, _fork(pipe, main, value, running))
             for pid, code in _ended(running):
-                pipe.send(("ended", running.pop(pid), code))
-    except (EOFError, OSError):  # the client is gone, or done
-        for pid in running:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                _tell(pipe, ("ended", running.pop(pid), code))
+    except _ClientGone:
+        pass
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _asked(pipe: Connection) -> tuple[str, Any] | None:
+    """Wait a moment for what the client asks; None where it asks nothing."""
+    try:
+        asked: tuple[str, Any] | None = pipe.recv() if pipe.poll(LOOK_SECONDS) else None
+    except (EOFError, OSError):
+        raise _ClientGone from None
+    return asked
+
+
+def _tell(pipe: Connection, said: tuple[str, int, Any]) -> None:
+    try:
+        pipe.send(said)
+    except OSError:
+        raise _ClientGone from None
+
+
+def _fork(pipe: Connection, main: Callable[..., None], asked: Any, running: dict[int, int]) -> tuple[str, int, Any]:
+    """Fork one process; give what the client is told."""
+    number, environment, path, folder, arguments = asked
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return "refused", number, error.strerror
+    if pid == 0:
+        pipe.close()
+        _be_a_fork(main, environment, path, folder, arguments)
+    running[pid] = number
+    return "forked", number, pid
 
 
 def _ended(running: dict[int, int]) -> list[tuple[int, int]]:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, link, spanning_forest
@@ -29,6 +28,7 @@ from .clusters import Part, put_array, settle_clusters
 from .recipe import Dedup
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .tables import parquet
 
 PACKED = np.dtype([("high", "<u8"), ("low", "<u8"), ("address", "<u8")])
 GROUP_BYTES = 64 << 20  # of one (band, hash range); the bound is 256 MiB
@@ -106,8 +106,8 @@ class Sign:
         """Give ids (n, 2), lengths in bytes (n,), and by band the digests and the rows that have them."""
         minhash = self.dedup.minhash
         ids, lengths, contents, banded, longs = [], [], [], [], []
-        with part.store.open(part.name) as file:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=4096, columns=["id", "text"]):
+        with parquet(part.store, part.name) as file:
+            for batch in file.iter_batches(batch_size=4096, columns=["id", "text"], use_threads=False):
                 texts = batch.column("text")
                 ids.append(id_words(batch.column("id")).copy())
                 lengths.append(np.asarray(pc.binary_length(texts).fill_null(0), np.uint64))
@@ -174,13 +174,14 @@ def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], launch: Callable[[J
 
     `launch` runs a job; `local` says that its shuffle lies in this machine's memory, so that bands go in rounds.
     """
+    signs = [f"sign-{part.number:06d}" for part in parts]
     done = stage.receipt("clusters")
-    if done is not None:
+    if done is not None and set(signs) <= stage.committed():
         return done
     shuffles = plan_shuffles(dedup, sum(part.documents for part in parts), local)
     for shuffle in shuffles:
         launch(Job("match", parts, Sign(stage, dedup, shuffle), Link(stage)))
-    signed = stage.receipts([f"sign-{part.number:06d}" for part in parts])
+    signed = stage.receipts(signs)
     # A group that no digest fell into has no receipt.
     linked = sorted(key for key in stage.committed() if key.startswith("link-"))
     forests = [receipt["forest"] for receipt in [*signed, *stage.receipts(linked)]]

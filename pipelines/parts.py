@@ -42,8 +42,7 @@ ROW_GROUPS = pa.schema(
 def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[Part], list[RowGroup]]:
     """Number the parts in the order of (input, path, range); a part's key names its place and its content."""
     parts, groups = [], []
-    ordered = sorted(receipts, key=lambda receipt: (receipt["source"], receipt["path"], receipt["start"]))
-    for number, receipt in enumerate(ordered):
+    for number, receipt in enumerate(in_order(receipts)):
         name = receipt["documents"]
         place = [receipt["source"], receipt["path"], receipt["start"]]
         row = 0
@@ -55,14 +54,18 @@ def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[Part],
     return parts, groups
 
 
+def in_order(receipts: Sequence[Receipt]) -> list[Receipt]:
+    """Sort an ingest's receipts by (input, path, range): the n-th is part n."""
+    return sorted(receipts, key=lambda receipt: (receipt["source"], receipt["path"], receipt["start"]))
+
+
 def write_tables(
     store: Store, receipts: Sequence[Receipt], parts: Sequence[Part], groups: Sequence[RowGroup]
 ) -> dict[str, str]:
     """Commit both tables under the stage; give their names in it."""
-    by_object = {receipt["documents"]: receipt for receipt in receipts}
     rows: list[dict[str, Any]] = []
-    for part in parts:
-        receipt = by_object[part.name]
+    # By place, not by object: parts that keep nothing have equal objects, and so one name.
+    for part, receipt in zip(parts, in_order(receipts), strict=True):
         rows.append(
             {
                 **{name: receipt[name] for name in ("source", "path", "start")},

@@ -6,6 +6,7 @@ and then.
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -23,7 +24,8 @@ class Progress:
     """Shows what a run is at, on `out` (stderr by default); silent where `quiet`."""
 
     def __init__(self, *, quiet: bool = False, out: TextIO | None = None) -> None:
-        self._quiet, self._out = quiet, out or sys.stderr
+        self._out = out or sys.stderr or io.StringIO()  # a process may have been started without one
+        self._quiet = quiet
         self._live = not quiet and self._out.isatty()
         self._last = 0.0
 

@@ -29,7 +29,7 @@ from .recipe import Recipe, digest
 from .spool import Spool, vocabulary_of
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .steps import step_fingerprint
-from .survivors import RowGroup, Survivors
+from .survivors import RowGroup, Survivors, tallied
 from .tables import get_table, put_table
 from .vocabulary import RunTokenizer
 
@@ -53,14 +53,14 @@ class ShardTask:
         return f"shard-{digest(self.stream)[:12]}-{self.number:05d}"
 
 
-def tokens_stage(recipe: Recipe, run: Store, upstream: Sequence[str], tokenizer_fingerprint: str) -> Stage:
-    """Address the `tokens` stage."""
+def tokens_stage(recipe: Recipe, run: Store, upstream: Sequence[str], vocabulary: Vocabulary) -> Stage:
+    """Address the `tokens` stage; the vocabulary says what stands in every shard's header, EOS among it."""
     assert recipe.tokens is not None
     value = {
         "seed": recipe.seed,
         "tokens": recipe.tokens.model_dump(mode="json"),
         "final": [step_fingerprint(step) for step in recipe.final],
-        "tokenizer": tokenizer_fingerprint,
+        "vocabulary": vocabulary.to_json(),
         "upstream": list(upstream),
     }
     return Stage.of(run, "tokens", value, package_versions("pyarrow"))
@@ -122,7 +122,9 @@ class Publish:
                     spooled.add(batch, lists)
                 held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < threshold
                 masks.append(held_out)
-                accounts.append({**account, "validation": int(held_out.sum()), "train": int((~held_out).sum())})
+                parted = {"train": batch.column("id").filter(pa.array(~held_out)),
+                          "validation": batch.column("id").filter(pa.array(held_out))}
+                accounts.append({**account, **tallied(parted)})
                 heartbeat.add(len(batch), group.bytes)
         with meter.on("write"):
             table = spooled.close()
@@ -168,6 +170,22 @@ class Publish:
         }
 
 
+def merge_key(key: str) -> str:
+    """Name the receipt of the validation shard that a validation key stands for."""
+    return f"validation-{digest(key)[:20]}"
+
+
+def published(stage: Stage, tasks: Sequence[ShardTask], share: float) -> bool:
+    """Whether every shard stands, and every validation shard that their slices are for."""
+    committed, keys = stage.committed(), [task.key for task in tasks]
+    if not set(keys) <= committed:
+        return False
+    receipts = zip(tasks, stage.receipts(keys), strict=True)
+    return {
+        merge_key(validation_key(task, share)) for task, receipt in receipts if receipt["validation"] is not None
+    } <= committed
+
+
 def validation_key(task: ShardTask, share: float) -> str:
     """Name the validation shard that a training shard's slice goes to.
 
@@ -187,7 +205,7 @@ class MergeValidation:
     def __call__(self, key: str, values: Iterable[bytes]) -> None:
         """Commit the validation shard, whatever order the slices come in."""
         slices = sorted((json.loads(value) for value in values), key=lambda item: (item["tokens"], item["documents"]))
-        run_task(self.stage, f"validation-{digest(key)[:20]}", partial(self.compute, key, slices))
+        run_task(self.stage, merge_key(key), partial(self.compute, key, slices))
 
     def compute(self, key: str, slices: Sequence[dict[str, Any]], folder: Path, meter: Meter) -> Receipt:
         """Read the slices, order their documents, write the shard."""

@@ -8,7 +8,6 @@ At most three Beam jobs: ingest, match, publish. Planning, merging and the repor
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -33,9 +32,9 @@ from .match import match, match_stage, warm_match
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
-from .publish import MergeValidation, Publish, deal, pack_values, run_vocabulary, tokens_stage
+from .publish import MergeValidation, Publish, deal, pack_values, published, run_vocabulary, tokens_stage
 from .recipe import Dedup, Recipe, digest
-from .reconcile import check, check_part, check_readers, check_shards
+from .reconcile import Removed, check, check_part, check_readers, check_shards, check_text
 from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
 from .summary import cost, summarize
@@ -103,8 +102,6 @@ def run(
     chosen = options or RunnerOptions(runner=runner, workers=workers)
     preflight(chosen)
     store = open_output(recipe, str(output or Path("runs") / recipe.name), store_options or {})
-    # Workers import custom steps from where this process found them.
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([path for path in sys.path if path] + [os.getcwd()]))
     state = Run(recipe, store, chosen, Progress(quiet=quiet))
     for said in deaths(store):
         state.progress.say(f"earlier, {said}")
@@ -115,11 +112,20 @@ def run(
 def open_output(recipe: Recipe, output: str, store_options: dict[str, Any]) -> Store:
     """Open the run's folder; refuse one that cannot hold a run, or that a later run would read as its input."""
     store = Store(output, **store_options)
+    folder = store.local("")
     try:
         store.require_exclusive()
+        if folder is None:
+            store.probe()
     except StoreError as error:
         raise RequestError(str(error)) from error
-    folder = store.local("")
+    written = [f"{stage}/0/data/0{extension}" for stage in STAGES for extension in EXTENSIONS]
+    for name, item in recipe.inputs.items():
+        if reads_from(item.path, output, written):
+            raise RequestError(
+                f"the output {output} and the input {name!r} ({item.path}) lie in one another: the next run would read "
+                "what this one wrote; put the output elsewhere"
+            )
     if folder is None:
         return store
     standing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -127,13 +133,6 @@ def open_output(recipe: Recipe, output: str, store_options: dict[str, Any]) -> S
         raise RequestError(f"the output {output} cannot be a folder: {standing} is a file")
     if not os.access(standing, os.W_OK | os.X_OK):
         raise RequestError(f"the output {output} may not be written: permission denied for {standing}")
-    written = [f"{stage}/0/data/0{extension}" for stage in STAGES for extension in EXTENSIONS]
-    for name, item in recipe.inputs.items():
-        if reads_from(item.path, folder, written):
-            raise RequestError(
-                f"the output {output} and the input {name!r} ({item.path}) lie in one another: the next run would read "
-                "what this one wrote; put the output elsewhere"
-            )
     return store
 
 
@@ -157,10 +156,10 @@ def stages(state: Run) -> dict[str, Any]:
         recipe.final,
     )
     upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
-    dropped = int(clusters["duplicates"]) if clusters else 0
-    text(state, survivors, groups, upstream, dropped)
-    tokens = publish(state, survivors, groups, upstream, dropped)
-    return conclude(state, receipts, dropped, tokens)
+    removed = Removed(int(clusters["duplicates"]), int(clusters["id_sum"])) if clusters else Removed()
+    text(state, survivors, groups, upstream, removed)
+    tokens = publish(state, survivors, groups, upstream, removed)
+    return conclude(state, receipts, removed.documents, tokens)
 
 
 def compile_kernels(state: Run) -> None:
@@ -170,7 +169,7 @@ def compile_kernels(state: Run) -> None:
     load = partial(load_kernels, own, state.recipe.dedup)
     with state.progress.phase("compiling"):
         load()
-    if (server := fork_server()) is not None:
+    if state.shared and (server := fork_server()) is not None:
         server.prepare(load)
 
 
@@ -234,7 +233,9 @@ def duplicates(state: Run, parts: Sequence[Part]) -> Receipt | None:
     return receipt
 
 
-def text(state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream: Sequence[str], dropped: int) -> None:
+def text(
+    state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream: Sequence[str], removed: Removed
+) -> None:
     """Publish the survivors as text, where the recipe asks for it."""
     state.stages["text"] = None
     if state.recipe.text is None:
@@ -248,7 +249,8 @@ def text(state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream:
         if not {task.key for task in tasks} <= stage.committed():
             state.launch(Job("text", tasks, WriteText(stage, state.recipe, survivors)), len(tasks), state.text_bytes)
     receipts = stage.receipts([task.key for task in tasks])
-    check_readers(groups, receipts, dropped, "text", ("kept",))
+    check_readers(groups, receipts, removed, "text", ("kept",))
+    check_text(receipts)
     state.bytes_kept = kept_bytes(receipts)
     state.stages["text"] = stage.hash
     state.costs["text"] = cost(receipts)
@@ -260,7 +262,7 @@ def kept_bytes(receipts: Sequence[Receipt]) -> int:
 
 
 def publish(
-    state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream: Sequence[str], dropped: int
+    state: Run, survivors: Survivors, groups: Sequence[RowGroup], upstream: Sequence[str], removed: Removed
 ) -> Generation | None:
     """Publish the survivors as token shards, where the recipe asks for it."""
     state.stages["tokenizer"] = state.stages["tokens"] = None
@@ -274,18 +276,17 @@ def publish(
     state.costs["tokenizer"] = cost([made])
     tokenizer = checked(RunTokenizer.of(vocabularies, made, recipe.tokenizer), survivors, groups)
     vocabulary = run_vocabulary(recipe, tokenizer.load())
-    stage = tokens_stage(recipe, state.store, upstream, vocabulary.fingerprint)
+    stage = tokens_stage(recipe, state.store, upstream, vocabulary)
     tasks = deal(groups, recipe.seed, recipe.tokens.shard_bytes)
     keys = [task.key for task in tasks]
     with state.progress.stage(stage, "tokens", keys):
-        # Validation shards have no list: they are done when the generation stands.
-        if not stage.store.exists("generations/0.json"):
+        if not published(stage, tasks, recipe.tokens.validation):
             work = Publish(stage, recipe, survivors, tokenizer, vocabulary)
             job = Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary))
             state.launch(job, len(tasks), state.text_bytes)
     receipts = stage.receipts(keys)
     validations = stage.receipts(sorted(key for key in stage.committed() if key.startswith("validation-")))
-    check_readers(groups, receipts, dropped, "tokens", ("train", "validation"))
+    check_readers(groups, receipts, removed, "tokens", ("train", "validation"))
     check_shards(receipts, validations)
     state.bytes_kept = kept_bytes(receipts)
     state.costs["tokens"] = cost([*receipts, *validations])

@@ -7,94 +7,23 @@ client. Starting two local workers costs 1 to 4 s, a Spark job server 2 to 10 s 
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import replace
 from queue import Empty, Queue
 from typing import Any
 
-from .. import PenstockError, RequestError, RunError, require
+from .. import PenstockError, RunError
 from .beam_graph import Job, build
+from .beam_quiet import quietly
 from .failures import Desk, marked, original
 from .fork_server import forking
 from .job_server import ENGINES, SPARK, reachable, serve, tell
+from .runners_preflight import RunnerOptions, cores, given, missing, preflight
 
 __all__ = ["Job", "RunnerOptions", "cores", "missing", "preflight", "run_job", "session"]
-
-RUNNERS = ("local", "spark", "flink", "dataflow")
-
-
-@dataclass(frozen=True)
-class RunnerOptions:
-    """Where a job runs.
-
-    `runner`: `local` (worker processes on this machine), `spark`, `flink`, `dataflow`, or any Beam runner's name.
-    `workers`: local worker processes, one a core by default. `in_process`: no worker processes at all (small jobs).
-    `spark_master`: the master that a job server started here works for. `job_endpoint`: `host:port` of a job server
-    that already runs. `beam_options`: handed to Beam as they are.
-    """
-
-    runner: str = "local"
-    workers: int | None = None
-    in_process: bool = False
-    spark_master: str | None = None
-    job_endpoint: str | None = None
-    beam_options: tuple[str, ...] = ()
-
-    def processes(self) -> int:
-        """Count the local worker processes; 1 means none beside this one."""
-        if self.workers is not None and self.workers < 1:
-            raise RequestError(f"workers is {self.workers}; it must be 1 or more")
-        return 1 if self.in_process else self.workers or cores()
-
-
-def cores() -> int:
-    """Count the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def missing(options: RunnerOptions) -> list[str]:
-    """Say what a runner lacks, a sentence each; an empty list where a job can be sent."""
-    name, flags = options.runner, options.beam_options
-    options.processes()
-    if name in ENGINES:
-        if options.job_endpoint is None:
-            says = ENGINES[name].missing()
-        else:
-            says = [] if reachable(options.job_endpoint) else [f"no job server answers at {options.job_endpoint}"]
-        if not _on_this_machine(options) and not _given(flags, "environment_type"):
-            says.append(
-                f"runner {name} works on other machines: say where its Python workers are, as in "
-                "-- --environment_type=EXTERNAL --environment_config=localhost:50000"
-            )
-        return says
-    if name == "dataflow":
-        says = [
-            f"runner dataflow needs {flag}: give it after --, as in -- --{flag}=..."
-            for flag in ("project", "region", "temp_location")
-            if not _given(flags, flag)
-        ]
-        if (
-            find_spec("google") is None
-            or find_spec("google.cloud") is None
-            or find_spec("google.cloud.dataflow") is None
-        ):
-            says.append("runner dataflow needs Google's client: pip install 'apache-beam[gcp]' 'penstock[gcp]'")
-        return says
-    if name == "local" or "." in name or name in _beam_runners():
-        return []
-    return [f"runner {name!r} is unknown: use {', '.join(RUNNERS)} or the name of one of Beam's"]
-
-
-def preflight(options: RunnerOptions) -> None:
-    """Refuse, before anything starts, a runner that lacks something; the RequestError says all that it lacks."""
-    if lacks := missing(options):
-        raise RequestError("; ".join(lacks))
 
 
 @contextmanager
@@ -114,9 +43,14 @@ def session(options: RunnerOptions, say: Callable[[str], None] = tell) -> Iterat
             yield replace(options, job_endpoint=endpoint)
 
 
+def _desk() -> tempfile.TemporaryDirectory[str]:
+    """Make the folder that a job's processes share; what a killed one was writing there is no error."""
+    return tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True)
+
+
 def _workers(options: RunnerOptions) -> AbstractContextManager[None]:
     """Have the workers forked from one process, where this machine runs them."""
-    elsewhere = options.runner not in ENGINES or _given(options.beam_options, "environment_type")
+    elsewhere = options.runner not in ENGINES or given(options.beam_options, "environment_type")
     if options.processes() == 1 or (elsewhere and options.runner != "local"):
         return nullcontext()
     return forking(f"{__package__}.workers")
@@ -130,7 +64,7 @@ def run_job(job: Job, options: RunnerOptions | None = None) -> None:
     if options.runner in ENGINES and options.job_endpoint is None:
         with session(options) as options:
             return run_job(job, options)
-    with _quiet(), _workers(options), tempfile.TemporaryDirectory(prefix="penstock-") as path:
+    with quietly(), _workers(options), _desk() as path:
         desk, line = Desk(path).reserve(), None
         try:
             _local(job, options, desk) if options.runner == "local" else _elsewhere(job, options, desk)
@@ -166,9 +100,9 @@ def _elsewhere(job: Job, options: RunnerOptions, desk: Desk) -> None:
         _submit(job, [f"--runner={name}", *options.beam_options], None)
         return
     flags = ["--runner=PortableRunner", f"--job_endpoint={options.job_endpoint}", *options.beam_options]
-    if options.runner == "flink" and not _given(flags, "parallelism"):
+    if options.runner == "flink" and not given(flags, "parallelism"):
         flags.append(f"--parallelism={options.processes()}")
-    if _given(flags, "environment_type"):
+    if given(flags, "environment_type"):
         _submit(job, flags, None, options.job_endpoint)
     elif (workers := options.processes()) == 1:  # LOOPBACK: the job server hands all work back to this process
         _submit(job, [*flags, "--environment_type=LOOPBACK"], desk, options.job_endpoint)
@@ -226,51 +160,3 @@ def _wait(result: Any, endpoint: str | None) -> None:
             raise error
         return
     raise RunError(f"the job server at {endpoint} is out of reach; what is committed stays: run again to go on")
-
-
-def _on_this_machine(options: RunnerOptions) -> bool:
-    """Tell whether a job server's workers can be processes started here."""
-    host = (options.job_endpoint or "localhost").rpartition(":")[0]
-    return (options.spark_master or "local").startswith("local") and host in ("", "localhost", "127.0.0.1", "[::1]")
-
-
-def _found(module: str) -> bool:
-    return find_spec(module) is not None
-
-
-def _given(flags: Sequence[str], name: str) -> bool:
-    return any(flag.split("=")[0] == f"--{name}" for flag in flags)
-
-
-def _beam_runners() -> set[str]:
-    from apache_beam.options.pipeline_options import StandardOptions
-
-    return {path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Beam silent while a job runs: two tiny jobs write 228 lines otherwise, and what matters is raised."""
-    root, beam = logging.getLogger(), logging.getLogger("apache_beam")
-    level, hook = beam.level, threading.excepthook
-    spare = logging.lastResort if not root.handlers else None  # else Beam's first line would configure the root logger
-    root.addFilter(_not_of_beam)
-    beam.setLevel(logging.CRITICAL + 1)
-    if spare is not None:
-        root.addHandler(spare)
-    try:
-        require("apache_beam", "curate")
-        from .workers import ignore_broken_connections
-
-        ignore_broken_connections()
-        yield
-    finally:
-        if spare is not None:
-            root.removeHandler(spare)
-        beam.setLevel(level)
-        root.removeFilter(_not_of_beam)
-        threading.excepthook = hook
-
-
-def _not_of_beam(record: logging.LogRecord) -> bool:
-    return f"{os.sep}apache_beam{os.sep}" not in record.pathname

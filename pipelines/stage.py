@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .. import CommitConflictError, RunError, __version__
+from .. import CommitConflictError, CorruptDataError, RunError, __version__
 from ..sharding.store import Store, crash_point, register_crash_points
 from .recipe import digest
 
@@ -80,15 +80,24 @@ class Stage:
         """Read a task's receipt; None where the task is not committed."""
         name = receipt_name(key)
         try:
-            return dict(json.loads(self.store.read(name)))
+            return self._parsed(self.store.read(name), name)
         except FileNotFoundError:
             return None
+
+    def _parsed(self, body: bytes, name: str) -> Receipt:
+        try:
+            return dict(json.loads(body))
+        except (ValueError, TypeError) as error:
+            raise CorruptDataError(
+                f"{self.store.url}/{name} is damaged: {error}; remove it and run the same command again, which runs "
+                "its task anew"
+            ) from error
 
     def commit(self, key: str, receipt: Receipt) -> Receipt:
         """Put a task's receipt if there is none; give the one that stands."""
         crash_point("receipt-about-to-be-put")
         body = json.dumps(receipt, sort_keys=True, separators=(",", ":")).encode()
-        standing: Receipt = json.loads(self.store.commit_once(receipt_name(key), body))
+        standing = self._parsed(self.store.commit_once(receipt_name(key), body), receipt_name(key))
         if without_cost(standing) != without_cost(json.loads(body)):
             raise CommitConflictError(
                 f"task {key} of stage {self.name}/{self.hash} gave other content than what is committed there: "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .. import RunError
 from ..sharding.store import Store
@@ -17,6 +17,7 @@ from ..transforms.step import Step
 from .clusters import RemovalList, removals
 from .ingest import apply_step
 from .steps import step_kind
+from .tables import parquet
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class RowGroup:
     id_sum: str
 
 
+def tallied(parted: Mapping[str, pa.Array]) -> dict[str, Any]:
+    """Account for what became of a row group's documents: by name, how many, and the sum of their ids."""
+    counts: dict[str, Any] = {name: len(ids) for name, ids in parted.items()}
+    return counts | {f"{name}_id_sum": str(id_sum(ids)) for name, ids in parted.items()}
+
+
 @dataclass(frozen=True)
 class Survivors:
     """Where the documents and the removal list lie, and the edits that come last."""
@@ -44,8 +51,8 @@ class Survivors:
 
     def read(self, group: RowGroup) -> tuple[pa.RecordBatch, dict[str, Any]]:
         """Read a row group's survivors and the account of what was met and dropped."""
-        with self.documents.open(group.name) as file:
-            table = pq.ParquetFile(file).read_row_group(group.number)
+        with parquet(self.documents, group.name) as file:
+            table = file.read_row_group(group.number, use_threads=False)
         batch = table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
         met = {
             "part": group.part,
@@ -57,10 +64,11 @@ class Survivors:
         gone = np.zeros(0, np.uint64) if self.duplicates is None else removals(self.duplicates, group.part)
         inside = gone[(gone >= group.row) & (gone < group.row + len(batch))].astype(np.int64)
         stays[inside - group.row] = False
+        dropped = tallied({"dropped": batch.column("id").filter(pa.array(~stays))})
         if not stays.all():
             batch = batch.filter(pa.array(stays))
         size = int(pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0)
-        return self.edit(batch), {**met, "dropped": int((~stays).sum()), "bytes": size}
+        return self.edit(batch), {**met, **dropped, "bytes": size}
 
     def edit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Apply the final steps; one that drops a document is refused."""

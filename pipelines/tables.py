@@ -1,4 +1,8 @@
-"""A run's Parquet tables: small ones committed and read whole, any read back row group by row group."""
+"""A run's Parquet tables: small ones committed and read whole, any read back row group by row group.
+
+Parquet is read without Arrow's threads, here and everywhere: one of them that lets go of a Python buffer while the
+interpreter ends aborts the process, after its work is done ("terminate called without an active exception").
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import CorruptDataError
+from .. import CorruptDataError, StoreError
 from ..sharding.store import Store
+from ..transforms.values import plain_value
 
 
 class PartFiles(NamedTuple):
@@ -49,7 +54,7 @@ class RowGroup:
 
     def read(self, columns: Iterable[str]) -> pa.Table:
         """Read some columns, each as one chunk."""
-        return self._file.read_row_group(self._number, columns=list(columns)).combine_chunks()
+        return self._file.read_row_group(self._number, columns=list(columns), use_threads=False).combine_chunks()
 
 
 def put_table(store: Store, table: pa.Table, prefix: str) -> str:
@@ -61,17 +66,29 @@ def put_table(store: Store, table: pa.Table, prefix: str) -> str:
 
 def get_table(store: Store, name: str) -> pa.Table:
     """Read a table back, whole."""
-    return pq.read_table(io.BytesIO(store.read(name)))
+    body = io.BytesIO(store.read(name))
+    with _told(store, name):
+        return pq.ParquetFile(body).read(use_threads=False)
 
 
 @contextmanager
 def parquet(run: Store, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet object."""
-    with run.open(name) as handle:
-        try:
-            yield pq.ParquetFile(handle)
-        except pa.ArrowInvalid as error:
-            raise CorruptDataError(f"{run.url}/{name} cannot be read as Parquet: {error}") from error
+    """Open a Parquet object, for a block that only reads."""
+    with run.open(name) as handle, _told(run, name):
+        yield pq.ParquetFile(handle)
+
+
+@contextmanager
+def _told(store: Store, name: str) -> Iterator[None]:
+    """Say which object is damaged, and what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptDataError(
+            f"{store.url}/{name} cannot be read as Parquet: {error}; restore it from a copy, or run into another output"
+        ) from error
 
 
 def row_groups(run: Store, name: str, columns: Iterable[str]) -> Iterator[tuple[pa.Table, RowGroup]]:
@@ -92,21 +109,11 @@ def read_row(run: Store, name: str, row: int, columns: Iterable[str] | None = No
             rows = file.metadata.row_group(number).num_rows
             if first <= row < first + rows:
                 names = [column for column in columns or file.schema_arrow.names if column in file.schema_arrow.names]
-                return row_values(file.read_row_group(number, columns=names), row - first)
+                return row_values(file.read_row_group(number, columns=names, use_threads=False), row - first)
             first += rows
     raise IndexError(f"{name} has {first} rows, none of number {row}")
 
 
 def row_values(rows: pa.Table, row: int) -> dict[str, Any]:
     """Give a row as plain values."""
-    return {name: value(rows.column(name)[row]) for name in rows.column_names}
-
-
-def value(scalar: Any) -> Any:
-    """Give a scalar as a plain value; a string whose bytes are not UTF-8 keeps the rest of its text."""
-    if not scalar.is_valid:
-        return None
-    if pa.types.is_string(scalar.type) or pa.types.is_large_string(scalar.type):
-        buffer = scalar.as_buffer()
-        return "" if buffer is None else buffer.to_pybytes().decode("utf-8", "replace")
-    return scalar.as_py()
+    return {name: plain_value(rows.column(name)[row]) for name in rows.column_names}

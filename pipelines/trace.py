@@ -25,6 +25,7 @@ from .tables import read_row, row_groups
 from .thresholds import thresholds
 
 COPIES = 5  # named of each document
+MOST_ROWS = 1 << 20
 #: What a document is known by; its other columns are scores.
 IDENTITY = ("id", "url", "source", "path", "place", "source_id", "language", "stream", "shard", "ordinal")
 _RANGES = ("row_tokens", "document_tokens", "shard_tokens")
@@ -50,6 +51,8 @@ def trace_step(
                 f"step {step} is the last of its data, positions {first} to {last}: which of its rows a rank had "
                 "depends on the loader's tail=, which no state holds; leave out --rank"
             )
+    if last - first > MOST_ROWS:
+        raise RequestError(f"step {step} has {last - first:,} rows, more than the {MOST_ROWS:,} traced at once")
     segment = [segment for segment in saved.plan.segments if segment.from_position <= first][-1]
     documents = Documents(open_tokens(path, segment.generation))
     positions = positions_of(documents, saved, segment)
@@ -175,7 +178,7 @@ def read_state(path: str) -> Json:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RequestError(f"--state {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"--state {path} is not JSON: {error}; write state_dict() with json.dump") from error
     if isinstance(state, dict) and isinstance(state.get("loader"), dict):
         state = state["loader"]

@@ -111,7 +111,7 @@ class Settled:
         for shard, entry in enumerate(documents.data.generation.shards):
             table, first = documents.table(shard), 0
             for group in range(table.num_row_groups):
-                column = table.read_row_group(group, columns=["id"]).column("id")
+                column = table.read_row_group(group, columns=["id"], use_threads=False).column("id")
                 hits = pc.indices_nonzero(pc.is_in(column, wanted)).to_pylist()
                 for record in documents.records(shard, [first + hit for hit in hits]) if hits else ():
                     place = {"stream": entry.stream, "shard": shard, "ordinal": record["ordinal"], "url": record["url"]}

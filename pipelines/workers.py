@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -32,12 +33,15 @@ GRACE_SECONDS = 5.0  # for a worker that is to stop; what is cut short is done a
 Worker = subprocess.Popen[bytes] | Fork
 
 
-def launch(control: str, worker_id: str) -> Worker:
-    """Start a worker process: this Python, this process's import path, working for the address `control`."""
+def launch(control: str, worker_id: str, desk: Desk) -> Worker:
+    """Start a worker process: this Python, this process's import path, working for the address `control`.
+
+    Its scratch files lie at the job's desk, which goes with the job, however the worker ends.
+    """
     if (server := fork_server()) is not None:
-        return server.fork(control, worker_id)
+        return server.fork(control, worker_id, desk.path)
     environment = dict(os.environ, PYTHONPATH=import_path())
-    command = [sys.executable, "-c", boot(__name__, "serve"), control, worker_id, str(os.getpid())]
+    command = [sys.executable, "-c", boot(__name__, "serve"), control, worker_id, desk.path, str(os.getpid())]
     # A session of its own: Ctrl-C reaches the client alone, which then ends its workers.
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -49,10 +53,11 @@ def serve_workers(pipe: str) -> None:
     serve_forks(pipe, partial(serve, parent=str(os.getpid())))
 
 
-def serve(control: str, worker_id: str, parent: str) -> None:
+def serve(control: str, worker_id: str, scratch: str, parent: str) -> None:
     """Work until the client has nothing more to do, or `parent` is gone (this runs in the worker process)."""
     from apache_beam.runners.worker.sdk_worker import SdkHarness
 
+    tempfile.tempdir = scratch
     ignore_broken_connections()
     threading.Thread(target=_die_with, args=(int(parent),), daemon=True).start()
     with suppress(grpc.RpcError):  # the connection is closed; who closed it knows why
@@ -115,7 +120,7 @@ class WorkerHandle(GrpcWorkerHandler):  # type: ignore[misc]
 
     def start_worker(self) -> None:
         """Start the process and watch it."""
-        self.process = launch(self.control_address, self.worker_id)
+        self.process = launch(self.control_address, self.worker_id, self.desk)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -160,7 +165,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
 
     def StartWorker(self, request: Any, context: Any) -> Any:
         """Start the worker that the job server asks for."""
-        self.processes[request.worker_id] = launch(request.control_endpoint.url, request.worker_id)
+        self.processes[request.worker_id] = launch(request.control_endpoint.url, request.worker_id, self.desk)
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:

@@ -44,7 +44,7 @@ class Documents:
         return parquet.ParquetFile(io.BytesIO(self.reader(shard).member(".docs.parquet")))
 
     def _read_group(self, shard: int, group: int) -> Any:
-        return self.table(shard).read_row_group(group)
+        return self.table(shard).read_row_group(group, use_threads=False)
 
     def records(self, shard: int, ordinals: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Give what is known of documents, as asked for: stream, shard, ordinal and the columns, hashes in hex.

@@ -12,6 +12,7 @@ import errno
 import inspect
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from .crash import crash_point
 #: adlfs from 2024.12.
 EXCLUSIVE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 _CHUNK = 1 << 20
+# Tries of a creation that meets another, and the pause before the second in seconds, which doubles.
+_TRIES, _PAUSE = 6, 0.1
 
 
 class Root(Protocol):
@@ -216,6 +219,8 @@ class Objects:
 
     def read(self, name: str, start: int | None, end: int | None) -> bytes:
         """Give the bytes [start, end) of an object; None means its edge."""
+        if end is not None and end <= (start or 0):
+            return b""  # a range that ends before it begins is no range to HTTP: servers send the whole object
         return cast(bytes, self._client().cat_file(self._name(name), start=start, end=end))
 
     def size(self, name: str) -> int | None:
@@ -246,14 +251,20 @@ class Objects:
     def create(self, name: str, body: bytes) -> bool:
         """Write an object if there is none of this name; say whether it was written."""
         crash_point("receipt-spooled")
-        try:
-            self._client().pipe_file(self._name(name), body, mode="create")
-        except OSError as error:
-            # s3fs says FileExistsError only where the server names the condition (moto); a plain 412 (MinIO) is EINVAL.
-            if not isinstance(error, FileExistsError) and error.errno not in (errno.EINVAL, 412):
-                raise
-            return self.read(name, None, None) == body
-        return True
+        for attempt in range(_TRIES):
+            try:
+                self._client().pipe_file(self._name(name), body, mode="create")
+            except OSError as error:
+                # Another writer is at it this moment (S3's 409): who wins is known when one asks again.
+                if "ConditionalRequestConflict" in str(error) and attempt < _TRIES - 1:
+                    time.sleep(_PAUSE * 2**attempt)
+                    continue
+                # s3fs says FileExistsError only where the server names the condition (moto); MinIO's 412 is EINVAL.
+                if not isinstance(error, FileExistsError) and error.errno not in (errno.EINVAL, 412):
+                    raise
+                return self.read(name, None, None) == body
+            return True
+        raise AssertionError
 
     def replace(self, name: str, body: bytes) -> None:
         """Put an object in place of the one that stands."""

@@ -177,7 +177,13 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("options", "says"),
     [
         (RunnerOptions("spak"), "runner 'spak' is unknown: use local, spark, flink, dataflow"),
+        (RunnerOptions("no.such.Runner"), "runner no.such.Runner cannot be imported: No module named 'no'"),
+        (RunnerOptions("apache_beam.Nothing"), "runner apache_beam.Nothing cannot be imported: module 'apache_beam'"),
         (RunnerOptions("spark"), "install a Java runtime"),
+        (RunnerOptions(job_endpoint="localhost:1"), "--job-endpoint is for --runner spark or flink, not for local"),
+        (RunnerOptions("flink", spark_master="local"), "--spark-master is for --runner spark, not for flink"),
+        (RunnerOptions(beam_options=("--direct_num_workers=x",)), "Beam refuses its options --direct_num_workers=x: "),
+        (RunnerOptions(beam_options=("--help",)), "--help behind -- shows Beam's options and runs nothing"),
         (RunnerOptions("flink"), "set PENSTOCK_FLINK_JARS to a folder that holds org.apache.beam:beam-runners-flink"),
         (RunnerOptions("spark", job_endpoint="localhost:1"), "no job server answers at localhost:1"),
         (RunnerOptions("spark", spark_master="spark://head:7077"), "--environment_type=EXTERNAL"),
@@ -198,7 +204,7 @@ def test_says_what_a_runner_lacks_before_anything_starts(options: RunnerOptions,
     [
         RunnerOptions(),
         RunnerOptions("PrismRunner"),
-        RunnerOptions("apache_beam.runners.dask.dask_runner.DaskRunner"),
+        RunnerOptions("apache_beam.runners.portability.fn_api_runner.FnApiRunner"),
     ],
     ids=str,
 )

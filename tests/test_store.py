@@ -251,6 +251,7 @@ def test_other_failures_are_not_taken_for_lost(s3: str, monkeypatch: pytest.Monk
         raise OSError(errno.EIO, "ConditionalRequestConflict")
 
     monkeypatch.setattr(store._root._client(), "pipe_file", conflict)  # type: ignore[attr-defined]
+    monkeypatch.setattr("penstock.sharding.roots._PAUSE", 0.001)
     with pytest.raises(StoreError, match="ConditionalRequestConflict"):
         store.create("a", b"ours")
     with pytest.raises(StoreError, match="no-such-bucket"):

@@ -82,18 +82,21 @@ def list_files(pattern: str) -> list[FileEntry]:
     return sorted(found, key=lambda entry: entry.path)
 
 
-def reads_from(pattern: str, folder: Path, written: Iterable[str]) -> bool:
-    """Whether a pattern lists what a run writes into a local folder: paths below it like `written`, or lies there."""
-    local = _local_path(pattern)
-    if local is None:
-        return False
-    path = os.path.abspath(local).replace(os.sep, "/")
-    root, match, _ = (path, None, None) if os.path.exists(path) else split_root(path, os.path.isdir)
-    at, below = Path(root).resolve(), folder.resolve()
-    if below.is_relative_to(at):
-        names = [(below.relative_to(at) / name).as_posix() for name in written]
-        return any(_wanted(name, match) for name in names)
-    return at.is_relative_to(below) and at.relative_to(below).parts[0] in {name.partition("/")[0] for name in written}
+def reads_from(pattern: str, output: str, written: Iterable[str]) -> bool:
+    """Whether a pattern lists what is written into a folder, local or in a store: paths below it; or lies among it."""
+    local, folder = _local_path(pattern), _local_path(output)
+    if local is None or folder is None:
+        if local is not None or folder is not None:
+            return False
+        root, match, _ = split_root(pattern)
+        at, below = root.rstrip("/") + "/", output.rstrip("/") + "/"
+    else:
+        path = os.path.abspath(local).replace(os.sep, "/")
+        root, match, _ = (path, None, None) if os.path.exists(path) else split_root(path, os.path.isdir)
+        at, below = (os.path.realpath(name).rstrip("/") + "/" for name in (root, folder))
+    if below.startswith(at):
+        return any(_wanted(below[len(at) :] + name, match) for name in written)
+    return at.startswith(below) and any(name.startswith(at[len(below) :].partition("/")[0] + "/") for name in written)
 
 
 def open_input(url: str, size: int | None = None) -> BinaryIO:

@@ -61,7 +61,7 @@ def _row_group(
     step = max(1, min(BATCH_DOCUMENTS, count * BATCH_BYTES // size))
     done = 0
     try:
-        for batch in table.iter_batches(step, row_groups=[group], columns=columns):
+        for batch in table.iter_batches(step, row_groups=[group], columns=columns, use_threads=False):
             yield from _table_rows(batch, first + done, piece, fields, rest, largest)
             done += batch.num_rows
     except StoreError:
