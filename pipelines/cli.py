@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import CorruptDataError, InputError, PenstockError, RequestError, __version__
+from .. import CorruptDataError, InputError, PenstockError, RequestError, RunError, __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +50,8 @@ def guarded(call: Callable[[Any], int], arguments: Any) -> int:
         if arguments.debug:
             raise
         print(f"penstock: {sentence(error)}", file=sys.stderr)
-        wrong = isinstance(
-            error, (RequestError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-        )
+        missing = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+        wrong = isinstance(error, RequestError) or (isinstance(error, missing) and not isinstance(error, RunError))
         return 2 if wrong else 1
     except Exception as error:
         if arguments.debug:
@@ -281,6 +280,7 @@ def tokenizer_command(arguments: Any) -> int:
     """Train a vocabulary, or show one."""
     from ..tokenizer.train import describe, train_sentencepiece
     from .dedup import texts_of
+    from .recipe import MOST_PIECES
 
     if arguments.action == "info":
         try:
@@ -291,6 +291,8 @@ def tokenizer_command(arguments: Any) -> int:
     target = Path(arguments.output)
     if not target.parent.is_dir():
         raise RequestError(f"--output {target}: the folder {target.parent} is not there")
+    if arguments.vocab_size > MOST_PIECES:
+        raise RequestError(f"--vocab-size is {arguments.vocab_size}; a vocabulary has at most {MOST_PIECES:,} pieces")
     texts = texts_of(arguments.input, arguments.text_field)
     target.write_bytes(train_sentencepiece(texts, arguments.vocab_size, model_type=arguments.model_type))
     print(json.dumps(describe(str(target)), indent=1, ensure_ascii=False))

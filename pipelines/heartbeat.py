@@ -10,6 +10,8 @@ happened.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,14 +32,14 @@ class Heartbeat:
 
     def __init__(self, run: Store, key: str, stage: str) -> None:
         self._path: Path | None = run.local(f"{FOLDER}/{key}.json")
-        self._said: dict[str, Any] = {"stage": stage, "records": 0, "bytes": 0, "at": None}
+        self._said: dict[str, Any] = {"stage": stage, "records": 0, "bytes": 0, "at": None, "process": _this_process()}
         self._last = 0.0
         self._left: dict[str, Any] | None = None
 
     def __enter__(self) -> Heartbeat:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            left = [beat for beat in heartbeats_in(self._path.parent) if beat["task"] == self._path.stem]
+            left = [beat for beat in dead_beats(self._path.parent) if beat["task"] == self._path.stem]
             self._left = left[0]["at"] if left else None
         return self
 
@@ -109,10 +111,32 @@ def heartbeats_in(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _this_process() -> list[Any]:
+    return [socket.gethostname(), os.getpid()]
+
+
+def dead_beats(folder: Path) -> list[dict[str, Any]]:
+    """Read the signs of life of processes that live no more, as far as this machine can tell."""
+    return [beat for beat in heartbeats_in(folder) if not _lives(*beat.get("process") or ("", 0))]
+
+
+def _lives(host: str, process: int) -> bool:
+    if host != socket.gethostname() or process == os.getpid():  # one that took up the same number is this one
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def deaths(run: Store) -> list[str]:
     """Say, of each task that ended without an end, what it was at; a single record is one that can be set aside."""
     said = []
-    for beat in heartbeats(run):
+    folder = run.local(FOLDER)
+    for beat in dead_beats(folder) if folder is not None and folder.is_dir() else ():
         at = beat.get("at")
         if at is None:
             continue

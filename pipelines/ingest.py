@@ -28,7 +28,7 @@ from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .steps import step_fingerprint, step_kind
 
 READER = -1  # the reader's number among the steps
-SHARD_COLUMNS = ("stream", "shard", "ordinal", "length", "tokens", "kept_id")  # beside a document's own, where shown
+SHARD_COLUMNS = ("stream", "shard", "ordinal", "end")  # stand beside a document's own in token files
 
 
 def ingest_stage(recipe: Recipe, run: Any) -> Stage:

@@ -13,11 +13,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .. import InputError, RecipeError
+from ..tokenizer.vocab import vocabulary_files
 from ..transforms.minhash import MinHash
 from ..transforms.readers import Fields
 from .steps import StepField, step_fingerprint
 
 MiB = 1 << 20
+MOST_PIECES = 1_000_000  # of a vocabulary that is trained
 
 
 class Frozen(BaseModel):
@@ -66,7 +68,7 @@ class TextOutput(Frozen):
 class TrainTokenizer(Frozen):
     """A SentencePiece vocabulary trained on a keyed sample of the kept text."""
 
-    vocab_size: int = Field(8_000, ge=300, le=1_000_000)
+    vocab_size: int = Field(8_000, ge=300, le=MOST_PIECES)
     sample_bytes: int = Field(64 * MiB, ge=1)
     model_type: Literal["bpe", "unigram"] = "bpe"
 
@@ -180,9 +182,13 @@ class Recipe(Frozen):
     def fingerprint(self) -> str:
         """Hash what decides the output.
 
-        Every field but the places of the inputs, every step with its version and models.
+        Every field but the places of the inputs, every step with its version and models, a tokenizer by its bytes.
         """
-        value = self.model_dump(mode="json", exclude={"inputs", "steps", "final"})
+        value = self.model_dump(mode="json", exclude={"inputs": True, "steps": True, "final": True,
+                                                      "tokenizer": {"path"}})
+        if self.tokenizer is not None and self.tokenizer.path is not None:
+            files = vocabulary_files(self.tokenizer.path)
+            value["tokenizer"]["files"] = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
         value["inputs"] = {name: item.model_dump(mode="json", exclude={"path"}) for name, item in self.inputs.items()}
         value["steps"] = [step_fingerprint(step) for step in self.steps]
         value["final"] = [step_fingerprint(step) for step in self.final]

@@ -86,8 +86,11 @@ class Stage:
 
     def _parsed(self, body: bytes, name: str) -> Receipt:
         try:
-            return dict(json.loads(body))
-        except (ValueError, TypeError) as error:
+            receipt = json.loads(body)
+            if not isinstance(receipt, dict) or COST not in receipt:
+                raise ValueError("it is no receipt")
+            return receipt
+        except ValueError as error:
             raise CorruptDataError(
                 f"{self.store.url}/{name} is damaged: {error}; remove it and run the same command again, which runs "
                 "its task anew"

@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -69,6 +70,8 @@ def identified(step: Step) -> Step:
     """Refuse a step whose output could not be told from another's."""
     if not hasattr(step, "fingerprint"):
         step_state(step)
+    if not type(step).__module__.startswith("penstock."):
+        source_of(step)
     return step
 
 
@@ -83,8 +86,18 @@ def step_fingerprint(step: Step) -> dict[str, Any]:
     module = type(step).__module__
     if module.startswith("penstock."):
         return own
-    source = hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
-    return {**own, "name": f"{module}:{type(step).__qualname__}", "source": source}
+    return {**own, "name": f"{module}:{type(step).__qualname__}", "source": hashlib.sha256(source_of(step)).hexdigest()}
+
+
+def source_of(step: Step) -> bytes:
+    """Give the source of a step's module; of its class alone where the module is a notebook or a prompt."""
+    for code in (sys.modules[type(step).__module__], type(step)):
+        with suppress(OSError, TypeError):
+            return inspect.getsource(code).encode()
+    raise ValueError(
+        f"the step {type(step).__name__} has no source file, so runs could not tell it from another of its name: put "
+        "it into a module"
+    )
 
 
 def step_state(step: Step) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class StreamingLoader:
     batch_size: rows of the *global* batch; rank r of W gets rows ⌊rB/W⌋ to ⌊(r+1)B/W⌋ of it, sorted by lane.
     pack: name of the pack where there are several.
     weights: streams and their weights (7 and 3, or 0.7 and 0.3); without them all streams of `split` ("train" or
-        "validation"), each by its rows, so that an epoch gives every row once.
+        "validation"), each by its rows, so that an epoch gives every row once (where several streams have more than
+        2^31 rows in all, to within the rounding of their weights: see `mixture`).
     epochs: ends after so many times all rows; without it positions run on, each epoch in a new order.
     tail: what becomes of the last batch then: "drop" it, give it "short", or "pad" it with rows masked whole.
     prefetch: batches made ahead by a thread; 0 makes them in the caller's.

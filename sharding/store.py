@@ -192,7 +192,10 @@ def _in_words(verb: str, store: Store, name: str) -> Iterator[None]:
     except StoreError:
         raise
     except FileNotFoundError as error:
-        raise MissingObjectError(f"cannot {verb} {place}: there is no such object") from error
+        raise MissingObjectError(
+            f"cannot {verb} {place}: there is no such object; where a run's folder has lost it, restore it from a "
+            "copy, or remove the stage's folder and run the same command again"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(f"cannot {verb} {place}: the disk or the quota is full; make room and run the same "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock import InputError
+from penstock.pipelines.stage import spool
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ def kill_self(task: Number) -> None:
     if task.value == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)  # longer than a test may take: who waits for this fails
+
+
+def write_and_die(task: Number) -> None:
+    with spool() as folder:
+        (folder / "part").write_bytes(b"x" * 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sleep(out: str, task: Number) -> None:

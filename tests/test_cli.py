@@ -15,6 +15,8 @@ import yaml
 import penstock
 from penstock.pipelines.cli import main
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 @pytest.fixture
 def recipe_file(small_recipe: dict[str, Any], tmp_path: Path) -> Path:
@@ -118,6 +120,49 @@ def test_dedup_alone_keeps_the_users_ids(corpus: Path, tmp_path: Path, capsys: p
     assert json.loads((output / "manifest.json").read_bytes())["duplicates"] == 20
     fails(capsys, 2, ["dedup", "--input", str(corpus), "--output", str(output), "--text-field", "body"], "body")
     fails(capsys, 2, ["dedup", "--input", str(corpus), "--output", str(output), "--bands", "0"], "bands", "0")
+
+
+def test_pages_are_extracted_before_they_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    web = ROOT / "examples" / "data" / "quickstart.warc.gz"
+    assert main(["dedup", "--input", str(web), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
+    assert manifest["kept"] > 300
+    (tmp_path / "r.yaml").write_text(f"inputs: {{web: {{path: {web}}}}}\ntext: {{}}\n")
+    words = ["run", str(tmp_path / "r.yaml"), "--output", str(tmp_path / "none")]
+    fails(capsys, 2, words, "WARC", "put extract_html first")
+    assert not (tmp_path / "none" / "documents").exists()
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"model": {"vocab": {"a": "x"}}}', b"\n\x05garbage", b""])
+def test_a_damaged_vocabulary_is_a_wrong_request(
+    body: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(body)
+    fails(capsys, 2, ["tokenizer", "info", str(tmp_path / "tokenizer.json")], "tokenizer.json")
+
+
+def test_a_request_without_sense_is_a_sentence(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ["tokenizer", "train", "--input", str(corpus), "--output", str(tmp_path / "v.model")]
+    fails(capsys, 2, [*train, "--vocab-size", "3000000000"], "3000000000", "at most 1,000,000")
+    fails(capsys, 2, ["tokenizer", "train", "--input", "", "--output", str(tmp_path / "v.model")], "an input is empty")
+    fails(capsys, 2, ["dedup", "--input", str(corpus), "--output", ""], "the output is empty")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    fails(capsys, 2, ["trace", str(tmp_path), "--state", str(tmp_path / "deep.json"), "--step", "1"], "deep.json")
+
+
+def test_what_a_terminal_cannot_show_is_escaped(recipe_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "größe"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"key": "k", "text": "ein müder Hügel"}\n', encoding="utf-8")
+    words = [sys.executable, "-m", "penstock", "dedup", "--input", str(folder), "--output", str(tmp_path / "ä")]
+    asked = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*words, "--quiet"], capture_output=True, text=True, env=asked, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe4" in done.stdout
+    without_stderr = ["sh", "-c", 'exec "$@" 2>&-', "sh", *words]
+    assert subprocess.run(without_stderr, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def test_a_vocabulary_is_trained_and_shown(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

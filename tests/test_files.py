@@ -12,6 +12,8 @@ import pytest
 from read_rows import jsonl, rows_of
 
 from penstock import InputError
+from penstock.transforms.files import reads_from
+from penstock.transforms.globs import glob_pattern
 from penstock.transforms.readers import detect_format, list_files
 
 
@@ -56,6 +58,76 @@ def test_a_pattern_lists_its_files_below_its_root(tree: Path, pattern: str, path
 def test_a_name_with_wildcard_letters_is_a_name_where_the_file_exists(tmp_path: Path) -> None:
     (tmp_path / "a[1].jsonl").write_bytes(b"x")
     assert [entry.path for entry in list_files(f"{tmp_path}/a[1].jsonl")] == ["a[1].jsonl"]
+
+
+def test_a_folder_with_wildcard_letters_is_a_folder_where_it_exists(tmp_path: Path) -> None:
+    folder = tmp_path / "a[1] *?"
+    (folder / "in").mkdir(parents=True)
+    for name in ("x.jsonl", "y.jsonl"):
+        (folder / "in" / name).write_bytes(b"x")
+    assert [entry.path for entry in list_files(f"{folder}/in/*.jsonl")] == ["x.jsonl", "y.jsonl"]
+    assert [entry.path for entry in list_files(f"{folder}/**/x*")] == ["in/x.jsonl"]
+    found = [entry.path for entry in list_files(f"{tmp_path}/a*/in/*.jsonl")]
+    assert found == [f"{folder.name}/in/x.jsonl", f"{folder.name}/in/y.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "matches", "others"),
+    [
+        ("a[!b]c", ["adc"], ["abc", "a/c"]),
+        ("a[]x]c", ["a]c", "axc"], ["abc"]),
+        ("a[!]]c", ["abc"], ["a]c"]),
+        ("a[a-c&&b|~]c", ["aac", "a&c", "a|c", "a~c"], ["adc"]),
+        ("a[[b]c", ["a[c", "abc"], ["acc"]),
+        ("a[b", ["a[b"], ["ab"]),
+        ("[", ["["], ["a"]),
+        ("a[\\d]c", ["a\\c", "adc"], ["a1c"]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_brackets_mean_what_a_shell_means(glob: str, matches: list[str], others: list[str]) -> None:
+    pattern = glob_pattern(glob)
+    assert all(pattern.match(name) for name in matches)
+    assert not any(pattern.match(name) for name in others)
+
+
+def test_brackets_that_mean_nothing_are_a_sentence(tree: Path) -> None:
+    with pytest.raises(InputError, match="brackets that mean nothing"):
+        list_files(f"{tree}/x[z-a].jsonl")
+
+
+WRITTEN = ["text/0/data/0.jsonl", "documents/0/data/0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output", "reads"),
+    [
+        ("d", "d/run", True),
+        ("d", "d", True),
+        ("file://d", "d/run", True),
+        ("d/**/*.jsonl", "d/run", True),
+        ("d/*.jsonl", "d/run", False),
+        ("d/i*/**", "d/in/out", True),
+        ("d/i*/**", "d/out", False),
+        ("d", "d/.hidden", False),
+        ("d", "elsewhere", False),
+        ("out/text/0/data", "out", True),
+        ("out/text/*/data/*.jsonl", "out", True),
+        ("out/raw", "out", False),
+        ("s3://b/data", "s3://b/data/run", True),
+        ("s3://b/data/*.jsonl", "s3://b/data/run", False),
+        ("s3://b/data", "s3://b/data-run", False),
+        ("s3://b/data", "d", False),
+    ],
+)
+def test_what_a_run_writes_is_not_its_input(tmp_path: Path, pattern: str, output: str, reads: bool) -> None:
+    def placed(path: str) -> str:
+        if path.startswith("s3://"):
+            return path
+        return f"file://{tmp_path}/{path[7:]}" if path.startswith("file://") else f"{tmp_path}/{path}"
+
+    (tmp_path / "d" / "in").mkdir(parents=True)
+    assert reads_from(placed(pattern), placed(output), WRITTEN) is reads
 
 
 def test_links_are_followed_but_not_in_a_circle(tree: Path) -> None:

@@ -104,9 +104,11 @@ def test_an_empty_batch_tells_the_columns(filter_: Filter) -> None:
 def test_null_reads_as_empty(filter_: Filter) -> None:
     assert filter_.reasons(batch([None, PROSE])).equals(filter_.reasons(batch(["", PROSE])))
     assert filter_.apply(batch([None])).batch["text"].null_count == 1
+    untyped = pa.record_batch({"text": pa.nulls(2)})
+    assert filter_.reasons(untyped).equals(filter_.reasons(batch(["", ""])))
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
 def test_a_slice_sees_only_its_rows(filter_: Filter, kind: pa.DataType) -> None:
     texts = [*ODD.values(), None]
     whole = filter_.apply(batch(texts, kind))

@@ -17,8 +17,9 @@ from pathlib import Path
 import fork_jobs
 import pytest
 
+import penstock
 from penstock import RunError
-from penstock.pipelines.fork_server import ForkServer, fork_server, forking
+from penstock.pipelines.fork_server import ForkServer, boot, fork_server, forking
 from penstock.pipelines.recipe import Dedup, Recipe
 from penstock.pipelines.run import load_kernels
 
@@ -101,6 +102,51 @@ def test_a_server_that_cannot_be_prepared_is_told_in_words(capfd: pytest.Capture
         with pytest.raises(RunError, match=GONE.format(1)):
             server.fork("nothing")
     assert "ZeroDivisionError: not today" in capfd.readouterr().err
+
+
+def test_a_server_takes_no_module_from_the_folder_it_starts_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a checkout or a script lies, which the client did not import: `python -c` would take it first."""
+    (tmp_path / "queue.py").write_text("raise SystemExit(7)")
+    (tmp_path / "penstock").mkdir()
+    (tmp_path / "penstock" / "__init__.py").write_text("raise SystemExit(8)")
+    monkeypatch.chdir(tmp_path)
+    with closing(ForkServer(fork_jobs.__name__)) as server:
+        assert server.fork("tell", "told.json").wait(60) == 0
+    here = penstock.__file__
+    started = [sys.executable, "-c", boot("json", "dumps"), "x"]
+    assert subprocess.run(started, check=False).returncode == 0
+    assert penstock.__file__ == here
+
+
+def test_ends_are_told_where_the_client_ignores_its_children(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with closing(ForkServer(fork_jobs.__name__)) as server:
+            assert server.fork("exit").wait(60) == 3
+            assert server.fork("tell", str(tmp_path / "told")).wait(60) == 0
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_server_that_cannot_read_a_file_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    """An OSError of what it prepares is no sign that the client is gone."""
+    with closing(ForkServer(fork_jobs.__name__)) as server:
+        server.prepare(partial(open, "/no/such/file"))
+        with pytest.raises(RunError, match=GONE.format(1)):
+            server.fork("nothing")
+    assert "FileNotFoundError" in capfd.readouterr().err
+
+
+def test_a_fork_of_the_client_has_no_server() -> None:
+    with forking(fork_jobs.__name__):
+        assert fork_server() is not None
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if fork_server() is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert fork_server() is not None
 
 
 def test_blocks_share_a_server_and_the_last_one_ends_it(tmp_path: Path) -> None:

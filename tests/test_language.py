@@ -415,6 +415,15 @@ def test_a_damaged_or_unsupported_model(name: str, tmp_path: Path) -> None:
         LanguageId(model=str(path))
 
 
+def test_only_a_word_of_its_own_ends_a_text() -> None:
+    """A control character is no separator to fastText, so `</s>` and it are one word, and the text goes on."""
+    rest = "bonjour le monde, comment allez-vous aujourd'hui"
+    batch = pa.record_batch({"text": [f"</s>\x01 {rest}", rest, f"</s> {rest}", "</s>"]})
+    labels = LanguageId().apply(batch).batch.column("language").to_pylist()
+    assert labels[:2] == ["fr", "fr"]
+    assert labels[2] == labels[3]
+
+
 def test_every_cut_of_a_model_is_refused_in_words() -> None:
     body = LID_176.read_bytes()
     for size in [*range(0, 400, 7), *range(400, len(body), 9_973), len(body) - 1]:

@@ -31,6 +31,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("penstock.sharding.roots._clients", {})  # each test has a server, and an address, of its own
     boto3.client("s3").create_bucket(Bucket="corpus")
     yield "s3://corpus"
     server.stop()
@@ -52,3 +53,20 @@ def test_the_bytes_of_an_object_store_are_those_of_a_folder(
     assert cli.main(["verify", f"{bucket}/runs/one"]) == 0
     again = run(Recipe.from_value(small_recipe), f"{bucket}/runs/one", quiet=True)
     assert again["tokens_sha256"] == local["tokens_sha256"]
+
+
+@pytest.mark.parametrize("dedup", [{}, {"exact": False}])
+def test_parts_of_no_documents_or_short_ones_are_matched_too(
+    bucket: str, tmp_path: Path, dedup: dict[str, Any]
+) -> None:
+    """Their bands are empty, and a range of no bytes is none to an object store."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, texts in (("a", ["short"] * 3), ("b", ["x " * 90] * 2), ("c", [""])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    value = {"inputs": {"in": {"path": str(folder)}}, "text": {}, "dedup": dedup, "task_bytes": 256}
+    far = run(Recipe.from_value(value), f"{bucket}/runs/short-{len(dedup)}", quiet=True)
+    near = run(Recipe.from_value(value), tmp_path / "out", quiet=True)
+    assert {name: far[name] for name in ("kept", "duplicates", "stages")} == {
+        name: near[name] for name in ("kept", "duplicates", "stages")
+    }

@@ -11,6 +11,8 @@ import pytest
 
 from penstock import InputError, Recipe, RecipeError
 from penstock.transforms.gopher import GopherQuality
+from penstock.transforms.language import LID_176
+from penstock.transforms.readers import list_files
 from penstock.transforms.step import Outcome
 
 
@@ -126,6 +128,64 @@ def test_yaml_is_read_with_overrides_and_inputs(tmp_path: Path) -> None:
     assert {name: item.path for name, item in replaced.inputs.items()} == {"web": "a/*.jsonl", "more": "b.parquet"}
     with pytest.raises(RecipeError, match=r"steps\.9"):
         Recipe.from_yaml(path, ["steps.9.minimum=1"])
+
+
+def test_paths_count_from_the_recipes_folder_whatever_replaces_its_inputs(tmp_path: Path) -> None:
+    folder = tmp_path / "my [proj]"
+    folder.mkdir()
+    (folder / "r.yaml").write_text(
+        "inputs: {web: {path: in/*.jsonl}}\ntokens: {}\ntokenizer: {path: own.json}\n"
+        "steps: [extract_html, {language_id: {model: lid.ftz}}]\n"
+    )
+    (folder / "lid.ftz").write_bytes(LID_176.read_bytes())
+    for inputs in ((), ("a.jsonl",)):
+        recipe = Recipe.from_yaml(folder / "r.yaml", inputs=inputs)
+        assert recipe.tokenizer is not None
+        assert recipe.tokenizer.path == str(folder / "own.json")
+        assert recipe.steps[1].model == str(folder / "lid.ftz")
+    (folder / "in").mkdir()
+    (folder / "in" / "x.jsonl").write_text('{"text": "x"}\n')
+    (entry,) = list_files(Recipe.from_yaml(folder / "r.yaml").inputs["web"].path)
+    assert entry.path == "x.jsonl"
+
+
+def test_a_path_with_an_equals_sign_that_is_there_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "date=2024").mkdir()
+    (tmp_path / "r.yaml").write_text("inputs: {web: {path: x.jsonl}}\ntext: {}\n")
+    inputs = Recipe.from_yaml("r.yaml", inputs=["date=2024", "name=other.jsonl"]).inputs
+    assert {name: item.path for name, item in inputs.items()} == {"web": "date=2024", "name": "other.jsonl"}
+
+
+def test_the_fingerprint_knows_a_tokenizer_by_its_bytes(tmp_path: Path) -> None:
+    made = []
+    for name, body in (("a/t.json", b"{}"), ("b/t.json", b"{}"), ("c/t.json", b'{"more": 1}')):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(body)
+        made.append(Recipe.from_value(minimal(tokens={}, tokenizer={"path": str(tmp_path / name)})).fingerprint())
+    assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tokenizer": {"train": {}, "eos": "x"}, "tokens": {}}, ["tokenizer", "`eos` names a token of the file"]),
+        ({"tokenizer": {"train": {}}, "tokens": {"streams": [{"column": "x", "cuts": [float("nan")]}]}}, ["cuts"]),
+        ({"steps": [{"c4_quality": {"max_word_length": 2**63}}]}, ["max_word_length", "2147483648"]),
+        ({"steps": [{"fineweb_quality": {"short_line_length": 2**63}}]}, ["short_line_length", "2147483648"]),
+    ],
+)
+def test_values_that_cannot_be_are_refused(fields: dict[str, Any], said: list[str]) -> None:
+    refused(minimal(**fields), *said)
+
+
+def test_a_fault_is_told_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_value(minimal(tokens={"packs": [{"length": 0}]}, tokenizer={"train": {}}))
+    assert "at least 1 item" not in str(caught.value)
+    refused(minimal(tokens={"packs": []}, tokenizer={"train": {}}), "tokens.packs", "at least 1 item")
 
 
 def test_a_recipe_that_is_missing_or_no_yaml_is_one_sentence(tmp_path: Path) -> None:

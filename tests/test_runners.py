@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,16 @@ def test_a_killed_worker_is_a_run_error_that_names_its_task(
     with pytest.raises(RunError, match=r"a worker process was killed by SIGKILL while at number 1;"):
         run_job(Job("read", [jobs.Number(n) for n in range(4)], jobs.kill_self), TWO_WORKERS)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_killed_worker_leaves_no_scratch(
+    jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(RunError, match="was killed by SIGKILL"):
+        run_job(Job("read", [jobs.Number(n) for n in range(2)], jobs.write_and_die), TWO_WORKERS)
+    assert not list(tmp_path.iterdir())
 
 
 CLIENT = """

@@ -244,6 +244,39 @@ def test_lost_is_recognised_and_read_back(s3: str, monkeypatch: pytest.MonkeyPat
     assert store.create("a", b"theirs")
 
 
+def test_a_range_of_no_bytes_has_none(s3: str, tmp_path: Path) -> None:
+    """To HTTP such a range is none, and the whole object comes."""
+    for store in (bucket(s3, "ranges"), Store(tmp_path)):
+        store.put_named(b"0123456789", "a")
+        assert [store.read("a", start, start) for start in (0, 5, 10)] == [b""] * 3
+        assert store.read("a", 7, 3) == b""
+        assert store.read("a", 3, 7) == b"3456"
+
+
+def test_a_creation_that_meets_another_asks_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 to one of two writers at the same moment; the next answer says who won."""
+    store = bucket(s3, "meeting")
+    client = store._root._client()  # type: ignore[attr-defined]
+    create, met = client.pipe_file, []
+
+    def meet(path: str, value: bytes, mode: str) -> None:
+        met.append(path)
+        if len(met) < 3:
+            raise OSError(errno.EIO, "An error occurred (ConditionalRequestConflict) when calling PutObject")
+        create(path, value, mode=mode)
+
+    monkeypatch.setattr(client, "pipe_file", meet)
+    monkeypatch.setattr("penstock.sharding.roots._PAUSE", 0.001)
+    assert store.create("a", b"ours")
+    assert len(met) == 3
+
+
+def test_stores_are_equal_by_what_they_name(tmp_path: Path) -> None:
+    assert Store(tmp_path) == Store(str(tmp_path)) != Store(tmp_path / "b")
+    assert hash(Store(tmp_path)) == hash(Store(str(tmp_path)))
+    assert Store("s3://b/x", key="1") != Store("s3://b/x", key="2")
+
+
 def test_other_failures_are_not_taken_for_lost(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = bucket(s3, "broken")
 

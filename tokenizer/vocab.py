@@ -261,6 +261,11 @@ def read_source(path: str | Path) -> Source:
         raise
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"cannot read the vocabulary file {path}: {error}") from error
+    except Exception as error:
+        if "://" not in str(path):
+            raise
+        # Clients of object stores raise their own classes for credentials, names and timeouts.
+        raise InputError(f"cannot read the vocabulary file {path}: {type(error).__name__}: {error}") from error
     if not body.strip():
         raise InputError(f"the vocabulary file {path} is empty")
     folder, _, name = root.rpartition("/")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from .. import InputError
 from .files import open_input
 from .inflate import BLOCK, Codec, Data, MemberEnd, decompress
 from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, refuse_missing
@@ -247,9 +248,9 @@ def _word(value: Any) -> str | None:
 
 
 def check_jsonl(url: str, path: str, fields: Fields) -> None:
-    """Refuse a file whose first 100 records all lack a field that is mapped."""
+    """Refuse a file whose first 100 records all lack a field that is mapped, or hold no text in its place."""
     seen: dict[str, int] = {}
-    records = 0
+    records = texts = 0
     with open_input(url) as file:
         codec = codec_of(path)
         lines = plain_lines(file, Piece(url, "", path, "jsonl", 1 << 62), LARGEST_RECORD)
@@ -259,9 +260,12 @@ def check_jsonl(url: str, path: str, fields: Fields) -> None:
             except ValueError:
                 continue
             records += line.error is None
+            texts += fields.text in keys and isinstance(keys[fields.text], str | None)
             for key in keys:
                 seen[key] = seen.get(key, 0) + 1
-            if records >= PROBE or all(name in seen for name in fields.required()):
+            if records >= PROBE or (texts and all(name in seen for name in fields.required())):
                 break
     if records:
         refuse_missing(fields, seen, path, "no record at its head")
+        if not texts:
+            raise InputError(f"{path!r}: the field {fields.text!r} is text in no record at its head; map another one")

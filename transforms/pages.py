@@ -168,8 +168,8 @@ def decode_page(page: bytes, charset: str | None) -> tuple[str, str]:
         if _fits(text, page):
             return text, codec
     with suppress(UnicodeDecodeError):
-        if (codec := _codec(detect_encoding(page, from_html_meta=False))) is not None:
-            return page.decode(codec), codec
+        if (detected := _codec(detect_encoding(page, from_html_meta=False))) is not None:
+            return page.decode(detected), detected
     return page.decode(codecs[0], "replace"), codecs[0]
 
 
@@ -191,8 +191,8 @@ def _fits(text: str, page: bytes) -> bool:
 
 def _codec(label: str | None) -> str | None:
     """The codec that browsers use for a charset label (WHATWG Encoding); None for a label that is not known."""
-    name = map_encoding_to_html5(label, fallback_utf8=False) if label else None
-    name = _AS_BROWSERS.get(name or "", name)
+    mapped = map_encoding_to_html5(label, fallback_utf8=False) if label else None
+    name: str | None = _AS_BROWSERS.get(mapped or "", mapped)
     try:
         return name if name and "".encode(name) == b"" else None
     except (LookupError, UnicodeError):
