@@ -82,6 +82,7 @@ class _Watch(threading.Thread):
         self._ended = threading.Event()
         self._every = LOCAL_SECONDS if stage.run.local("x") is not None else REMOTE_SECONDS
         self._alive: list[dict[str, Any]] = []
+        self._most = 0
 
     def look(self) -> int:
         """Read the receipts that are new; count the tasks that are done."""
@@ -111,12 +112,12 @@ class _Watch(threading.Thread):
         if self._working is None and not done:
             return f"{self._what:<12} starting workers, {now - self._since:.0f} s"
         receipts = [receipt for receipt in self._seen.values() if receipt]
-        documents = sum(_documents(receipt) for receipt in receipts) + (
-            0 if done else sum(beat["records"] for beat in self._alive)
-        )
-        size = sum(_bytes(receipt) for receipt in receipts) + (
-            0 if done else sum(beat["bytes"] for beat in self._alive)
-        )
+        documents = sum(_documents(receipt) for receipt in receipts)
+        size = sum(_bytes(receipt) for receipt in receipts)
+        if not done:
+            size += sum(beat["bytes"] for beat in self._alive)
+            documents += sum(beat["records"] for beat in self._alive)
+            documents = self._most = max(self._most, documents)  # a sign that is just being written is not seen
         start = self._since if done else self._working or self._since
         took = max(now - start, 1e-6)
         line = f"{self._what:<12} {len(self._seen)}/{len(self._keys)} parts  {documents:,} documents"
