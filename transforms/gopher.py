@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .kernels.quality import GOPHER, StopWords, gopher_counts
 from .kernels.repetition import REPETITION, repetition_counts
@@ -59,6 +59,15 @@ class GopherQuality(Filter):
     min_alpha_words_ratio: Share | None = 0.8  # datatrove's `max_non_alpha_words_ratio`, which it is not
     min_stop_words: Count | None = 2
     stop_words: tuple[Word, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+    @model_validator(mode="after")
+    def _keeps_some(self) -> GopherQuality:
+        """Refuse bounds that no document lies between."""
+        for name in ("doc_words", "avg_word_length"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{name} is {least} and max_{name} is {most}: every document would be dropped")
+        return self
 
     def measure(self, batch: pa.RecordBatch) -> Scores:
         """Score each row; counts int64, ratios float64."""
