@@ -174,7 +174,10 @@ def test_the_fingerprint_knows_a_tokenizer_by_its_bytes(tmp_path: Path) -> None:
         ({"tokenizer": {"train": {}, "eos": "x"}, "tokens": {}}, ["tokenizer", "`eos` names a token of the file"]),
         ({"tokenizer": {"train": {}}, "tokens": {"streams": [{"column": "x", "cuts": [float("nan")]}]}}, ["cuts"]),
         ({"steps": [{"c4_quality": {"max_word_length": 2**63}}]}, ["max_word_length", "2147483648"]),
-        ({"steps": [{"gopher_quality": {"min_doc_words": 9, "max_doc_words": 8}}]}, ["every document would be dropped"]),
+        (
+            {"steps": [{"gopher_quality": {"min_doc_words": 9, "max_doc_words": 8}}]},
+            ["every document would be dropped"],
+        ),
         ({"steps": [{"fineweb_quality": {"short_line_length": 2**63}}]}, ["short_line_length", "2147483648"]),
     ],
 )

@@ -141,11 +141,13 @@ def test_a_killed_worker_leaves_no_scratch(
 
 
 CLIENT = """
+    import signal
     import sys
     from functools import partial
     sys.path.insert(0, sys.argv[1])
     import runner_jobs as jobs
     from penstock.pipelines.runners import Job, RunnerOptions, run_job
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they run in the background ignore it
     run_job(Job("sleep", [jobs.Number(0), jobs.Number(1)], partial(jobs.sleep, sys.argv[2])), RunnerOptions(workers=2))
 """
 
