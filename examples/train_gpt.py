@@ -136,8 +136,11 @@ def train(options: argparse.Namespace) -> list[float]:
         training.losses.append(training.step(batch))
         whole = time.perf_counter() - began
         if training.loader.rank == 0:
-            print(f"step {batch.step:5}  loss {training.losses[-1]:.6f}  {batch.tokens.numel() / whole:9,.0f} tokens/s"
-                  f"  waiting for data {waited / whole:6.2%}", flush=True)
+            print(
+                f"step {batch.step:5}  loss {training.losses[-1]:.6f}  {batch.tokens.numel() / whole:9,.0f} tokens/s"
+                f"  waiting for data {waited / whole:6.2%}",
+                flush=True,
+            )
             if training.loader.step % options.save_every == 0 or training.loader.step == options.steps:
                 training.save(options.checkpoint)
     return training.losses

@@ -63,11 +63,15 @@ def check_columns(step: Step, before: pa.Schema, after: pa.Schema) -> None:
         raise RecipeError(f"step {step_kind(step)} drops the column {name!r}; a step adds columns and edits them")
     for item in after:
         if item.name not in before.names and item.name in taken:
-            raise RecipeError(f"step {step_kind(step)} adds a column {item.name!r}, which penstock keeps for itself: "
-                              f"give it another name, such as {step_kind(step)}.{item.name}")
+            raise RecipeError(
+                f"step {step_kind(step)} adds a column {item.name!r}, which penstock keeps for itself: "
+                f"give it another name, such as {step_kind(step)}.{item.name}"
+            )
         if pa.types.is_null(item.type) and item.name not in before.names:
-            raise RecipeError(f"step {step_kind(step)} adds the column {item.name!r} without a type where a batch is "
-                              "empty: say the type, as in pa.array(values, pa.string())")
+            raise RecipeError(
+                f"step {step_kind(step)} adds the column {item.name!r} without a type where a batch is "
+                "empty: say the type, as in pa.array(values, pa.string())"
+            )
         if after.names.count(item.name) > 1:
             raise RecipeError(f"step {step_kind(step)} gives the column {item.name!r} twice")
 

@@ -122,8 +122,10 @@ class Publish:
                     spooled.add(batch, lists)
                 held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < threshold
                 masks.append(held_out)
-                parted = {"train": batch.column("id").filter(pa.array(~held_out)),
-                          "validation": batch.column("id").filter(pa.array(held_out))}
+                parted = {
+                    "train": batch.column("id").filter(pa.array(~held_out)),
+                    "validation": batch.column("id").filter(pa.array(held_out)),
+                }
                 accounts.append({**account, **tallied(parted)})
                 heartbeat.add(len(batch), group.bytes)
         with meter.on("write"):
@@ -148,9 +150,7 @@ class Publish:
         assert self.recipe.tokens is not None
         return bool(self.recipe.tokens.streams)
 
-    def _shard(
-        self, stream: str, number: int, spooled: Spool, order: np.ndarray, folder: Path
-    ) -> ShardEntry | None:
+    def _shard(self, stream: str, number: int, spooled: Spool, order: np.ndarray, folder: Path) -> ShardEntry | None:
         """Write the documents of `order` as a shard; none, no shard."""
         if not len(order):
             return None

@@ -184,8 +184,9 @@ class Recipe(Frozen):
 
         Every field but the places of the inputs, every step with its version and models, a tokenizer by its bytes.
         """
-        value = self.model_dump(mode="json", exclude={"inputs": True, "steps": True, "final": True,
-                                                      "tokenizer": {"path"}})
+        value = self.model_dump(
+            mode="json", exclude={"inputs": True, "steps": True, "final": True, "tokenizer": {"path"}}
+        )
         if self.tokenizer is not None and self.tokenizer.path is not None:
             files = vocabulary_files(self.tokenizer.path)
             value["tokenizer"]["files"] = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}

@@ -124,9 +124,7 @@ def rules_section(account: Funnel, found: Survey, cuts: Cuts) -> str:
         for rule in stage.rules:
             if examples := found.examples.get(rule.rule):
                 shown = "".join(document(item, charge(item, stage.kind, cuts)) for item in examples)
-                blocks.append(
-                    disclosure(f"<h3>{name_of(rule.rule)}</h3>", plural(rule.documents, "document"), shown)
-                )
+                blocks.append(disclosure(f"<h3>{name_of(rule.rule)}</h3>", plural(rule.documents, "document"), shown))
     if not blocks:
         return ""
     note = "Up to three documents of each rule, chosen by a hash of their ids; text where the ledger holds a sample."

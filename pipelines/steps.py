@@ -34,8 +34,10 @@ def parse_step(value: Any) -> Step:
     if not isinstance(fields, Mapping):
         raise ValueError(f"the fields of {name} are a mapping, not {fields!r}")
     if odd := [field for field in fields if not isinstance(field, str)]:
-        raise ValueError(f"the fields of {name} have names, not {odd[0]!r}: YAML reads yes, no, on and off as true or "
-                         "false, put quotes around them")
+        raise ValueError(
+            f"the fields of {name} have names, not {odd[0]!r}: YAML reads yes, no, on and off as true or "
+            "false, put quotes around them"
+        )
     return build_step(name, dict(fields))
 
 

@@ -133,8 +133,10 @@ class RemoteReads:
                 body = self.store.read(name, start, end)
                 if not body or (end is not None and len(body) != end - start):
                     wanted = "all" if end is None else end - start
-                    raise StoreError(f"{self.store.url}/{name} gave {len(body)} bytes from byte {start} on, not "
-                                     f"{wanted}: it was cut short, or the store fails")
+                    raise StoreError(
+                        f"{self.store.url}/{name} gave {len(body)} bytes from byte {start} on, not "
+                        f"{wanted}: it was cut short, or the store fails"
+                    )
                 return body
             except MissingObjectError:
                 raise

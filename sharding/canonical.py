@@ -31,6 +31,8 @@ def parse(body: bytes, magic: str, place: str) -> dict[str, Any]:
     if not isinstance(version, list) or len(version) != 2 or not all(isinstance(part, int) for part in version):
         raise CorruptDataError(f"{place} is damaged: its version is {version!r}")
     if version[0] > VERSION[0]:
-        raise InputError(f"{place} has format {version[0]}.{version[1]}, this penstock reads {VERSION[0]}.x: "
-                         "pip install --upgrade penstock")
+        raise InputError(
+            f"{place} has format {version[0]}.{version[1]}, this penstock reads {VERSION[0]}.x: "
+            "pip install --upgrade penstock"
+        )
     return values

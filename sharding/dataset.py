@@ -19,9 +19,11 @@ def write_generation(store: Store, generation: Generation) -> None:
     name = f"generations/{generation.number}.json"
     body = canonical(generation.to_json())
     if store.commit_once(name, body) != body:
-        raise CommitConflictError(f"{store.url}/{name} stands with other content: another writer made generation "
-                                  f"{generation.number}; write into an empty folder, or make generation "
-                                  f"{generation.number + 1} of that one")
+        raise CommitConflictError(
+            f"{store.url}/{name} stands with other content: another writer made generation "
+            f"{generation.number}; write into an empty folder, or make generation "
+            f"{generation.number + 1} of that one"
+        )
 
 
 def read_generation(store: Store, number: int | None = None) -> Generation:
@@ -30,8 +32,9 @@ def read_generation(store: Store, number: int | None = None) -> Generation:
     known = sorted(int(part) for part in numbers if part.isdecimal())
     if not known or (number is not None and number not in known):
         which = "no generation" if number is None else f"no generation {number}"
-        raise InputError(f"{store.url} has {which}: it is not a finished data set of tokens"
-                         + (f"; it has {known}" if known else ""))
+        raise InputError(
+            f"{store.url} has {which}: it is not a finished data set of tokens" + (f"; it has {known}" if known else "")
+        )
     name = f"generations/{known[-1] if number is None else number}.json"
     values = parse(store.read(name), MAGIC, f"{store.url}/{name}")
     try:
@@ -67,8 +70,9 @@ def _current(store: Store) -> Store:
     """Follow manifest.json to the folder of the run's tokens."""
     found = run_manifest(store)
     if found is None:
-        raise InputError(f"{store.url} holds no tokens: neither generations/ nor a run's manifest.json is there; "
-                         "give a run's folder")
+        raise InputError(
+            f"{store.url} holds no tokens: neither generations/ nor a run's manifest.json is there; give a run's folder"
+        )
     run, manifest = found
     if (stage := manifest["stages"]["tokens"]) is None:
         raise InputError(f"{run.url} holds no tokens: its recipe asked for text alone; add `tokens` to it")

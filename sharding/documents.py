@@ -60,8 +60,9 @@ class Documents:
                 raise InputError(f"there is no such document in shard {shard}, it has {entry.documents}: {part}")
             found = self._rows(shard, np.asarray(part), ends)
             for ordinal in part:
-                values = {name: value.hex() if isinstance(value, bytes) else value
-                          for name, value in found[ordinal].items()}
+                values = {
+                    name: value.hex() if isinstance(value, bytes) else value for name, value in found[ordinal].items()
+                }
                 yield {"stream": entry.stream, "shard": shard, "ordinal": ordinal, **values}
 
     def _rows(self, shard: int, wanted: Any, ends: Any) -> dict[int, dict[str, Any]]:

@@ -174,8 +174,11 @@ class PackOrder:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {**asdict(self.pack), "group_rows": self.group_rows,
-                "streams": {stream: asdict(shape) for stream, shape in self.streams.items()}}
+        return {
+            **asdict(self.pack),
+            "group_rows": self.group_rows,
+            "streams": {stream: asdict(shape) for stream, shape in self.streams.items()},
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PackOrder:
@@ -225,22 +228,34 @@ class Generation:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with magic and version."""
-        return {"magic": MAGIC, "version": list(VERSION), "number": self.number, "tokens_sha256": self.tokens_sha256,
-                "vocabulary": self.vocabulary.to_json(), "packs": [pack.to_json() for pack in self.packs],
-                "shards": [shard.to_json() for shard in self.shards]}
+        return {
+            "magic": MAGIC,
+            "version": list(VERSION),
+            "number": self.number,
+            "tokens_sha256": self.tokens_sha256,
+            "vocabulary": self.vocabulary.to_json(),
+            "packs": [pack.to_json() for pack in self.packs],
+            "shards": [shard.to_json() for shard in self.shards],
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Generation:
         """Read what `to_json` gave; refuses newer majors and a sum that is not its shards'."""
-        generation = cls(values["number"], Vocabulary.from_json(values["vocabulary"]),
-                         tuple(PackOrder.from_json(pack) for pack in values["packs"]),
-                         tuple(ShardEntry.from_json(shard) for shard in values["shards"]))
+        generation = cls(
+            values["number"],
+            Vocabulary.from_json(values["vocabulary"]),
+            tuple(PackOrder.from_json(pack) for pack in values["packs"]),
+            tuple(ShardEntry.from_json(shard) for shard in values["shards"]),
+        )
         if values["tokens_sha256"] != generation.tokens_sha256:
-            raise CorruptDataError(f"generation {generation.number} says tokens_sha256 {values['tokens_sha256']}, "
-                                   f"its shards give {generation.tokens_sha256}: restore it from a copy")
+            raise CorruptDataError(
+                f"generation {generation.number} says tokens_sha256 {values['tokens_sha256']}, "
+                f"its shards give {generation.tokens_sha256}: restore it from a copy"
+            )
         if problem := next(_contradictions(generation), None):
-            raise CorruptDataError(f"generation {generation.number} contradicts itself: {problem}; "
-                                   "restore it from a copy")
+            raise CorruptDataError(
+                f"generation {generation.number} contradicts itself: {problem}; restore it from a copy"
+            )
         return generation
 
 

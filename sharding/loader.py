@@ -93,9 +93,7 @@ class StreamingLoader:
         mixed = choose_streams(self.pack, split, weights)
         self.positions = Positions(data.generation, self.pack, mixed, seed)
         asked = split if weights is None else mixed.weights
-        segment = Segment(
-            0, batch_size, data.generation.number, self.pack.pack.name, asked, self.positions.fingerprint
-        )
+        segment = Segment(0, batch_size, data.generation.number, self.pack.pack.name, asked, self.positions.fingerprint)
         self._state = State(0, seed, data.generation.tokens_sha256, Plan((segment,)))
         end = None if epochs is None else epochs * self.positions.epoch_rows
         self._schedule = Schedule(self.positions, rank, world_size, end, tail)
@@ -260,8 +258,10 @@ class StreamingLoader:
         try:
             return block.result(timeout=self._stall)
         except FutureTimeoutError:
-            raise StoreError(f"{place}: nothing came for {self._stall:g} s; the store hangs or is out of reach. "
-                             "Load the last state and go on, or raise stall=") from None
+            raise StoreError(
+                f"{place}: nothing came for {self._stall:g} s; the store hangs or is out of reach. "
+                "Load the last state and go on, or raise stall="
+            ) from None
         except CorruptDataError as error:
             raise CorruptDataError(f"{place}: {error}") from error
         except (PenstockError, OSError) as error:

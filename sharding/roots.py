@@ -99,6 +99,7 @@ class Folder:
 
     def names(self, folder: str) -> Iterator[str]:
         """Give the names of all objects at or below a folder, in any order, never from a cached listing."""
+
         def fail(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
                 raise error
@@ -148,8 +149,10 @@ class Folder:
                 return False
             except OSError as error:
                 if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                    raise StoreError(f"{self.url} lies on a file system without hard links, which an exclusive commit "
-                                     "needs: use another folder") from error
+                    raise StoreError(
+                        f"{self.url} lies on a file system without hard links, which an exclusive commit "
+                        "needs: use another folder"
+                    ) from error
                 raise
             finally:
                 _sync_folder(path.parent)

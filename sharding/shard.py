@@ -116,8 +116,10 @@ def _scan(payload: Path, ends: NDArray[np.uint64], vocabulary: Vocabulary) -> tu
         if not bool((tokens[last] == vocabulary.eos_id).all()):
             raise ValueError(f"a document in {payload} does not end with EOS, {vocabulary.eos_id}")
     if largest >= vocabulary.size:
-        raise ValueError(f"{payload} holds the id {largest}, the vocabulary {vocabulary.name} ends at "
-                         f"{vocabulary.size - 1}: it was encoded with another tokenizer")
+        raise ValueError(
+            f"{payload} holds the id {largest}, the vocabulary {vocabulary.name} ends at "
+            f"{vocabulary.size - 1}: it was encoded with another tokenizer"
+        )
     return digest.hexdigest(), np.array(sums, np.uint64), largest
 
 
@@ -158,8 +160,9 @@ class ShardReader:
         except MissingObjectError as error:
             raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
         if hashlib.sha256(body).hexdigest() != digest:
-            raise CorruptDataError(f"shard {self.entry.name}: {name} does not match its SHA-256; "
-                                   "restore it from a copy")
+            raise CorruptDataError(
+                f"shard {self.entry.name}: {name} does not match its SHA-256; restore it from a copy"
+            )
         return body
 
     @cached_property
@@ -211,8 +214,10 @@ class ShardReader:
         except ValueError as error:
             raise CorruptDataError(f"{self.entry.path(suffix)} is no table of penstock: {error}") from error
         if array.shape != (length,):
-            raise CorruptDataError(f"{self.entry.path(suffix)} holds {array.shape} of {kind}, not {length}: "
-                                   "it belongs to another shard; restore it from a copy")
+            raise CorruptDataError(
+                f"{self.entry.path(suffix)} holds {array.shape} of {kind}, not {length}: "
+                "it belongs to another shard; restore it from a copy"
+            )
         return array
 
     def _read(self, start: int, end: int) -> bytes | memoryview:
@@ -223,8 +228,9 @@ class ShardReader:
         except MissingObjectError as error:
             raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
         if len(body) != end - start:
-            raise CorruptDataError(f"shard {self.entry.name}: {name} ends before byte {end}, it was cut short; "
-                                   "restore it from a copy")
+            raise CorruptDataError(
+                f"shard {self.entry.name}: {name} ends before byte {end}, it was cut short; restore it from a copy"
+            )
         return body
 
     @cached_property
@@ -235,8 +241,10 @@ class ShardReader:
             return None
         size = path.stat().st_size if path.is_file() else 0
         if size != self.size:
-            raise CorruptDataError(f"shard {self.entry.name}: {path} has {size} bytes, it was written with "
-                                   f"{self.size}; restore it from a copy")
+            raise CorruptDataError(
+                f"shard {self.entry.name}: {path} has {size} bytes, it was written with "
+                f"{self.size}; restore it from a copy"
+            )
         return np.asarray(np.memmap(path, np.uint8, "r"))
 
     @cached_property

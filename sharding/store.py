@@ -168,8 +168,10 @@ class Store:
         with _in_words("remove", self, name):
             self._root.remove(name)
         if not first or second or stands != b"first":
-            raise StoreError(f"{self.url} let a second writer replace an object: a run there could lose its commits; "
-                             "use a local folder or a store that honours If-None-Match")
+            raise StoreError(
+                f"{self.url} let a second writer replace an object: a run there could lose its commits; "
+                "use a local folder or a store that honours If-None-Match"
+            )
 
 
 def _rebuild(url: str, options: dict[str, Any]) -> Store:
@@ -198,8 +200,10 @@ def _in_words(verb: str, store: Store, name: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(f"cannot {verb} {place}: the disk or the quota is full; make room and run the same "
-                             "command again, what is committed is kept") from error
+            raise StoreError(
+                f"cannot {verb} {place}: the disk or the quota is full; make room and run the same "
+                "command again, what is committed is kept"
+            ) from error
         raise StoreError(f"cannot {verb} {place}: {error.strerror or error or type(error).__name__}") from error
     except Exception as error:
         if "://" not in store.url:

@@ -44,8 +44,11 @@ def inspect(path: str | Path, generation: int | None = None) -> dict[str, Any]:
 
 
 def _counts(shards: Sequence[ShardEntry]) -> dict[str, int]:
-    return {"shards": len(shards), "documents": sum(shard.documents for shard in shards),
-            "tokens": sum(shard.tokens for shard in shards)}
+    return {
+        "shards": len(shards),
+        "documents": sum(shard.documents for shard in shards),
+        "tokens": sum(shard.tokens for shard in shards),
+    }
 
 
 def _pack_summary(held: Generation, pack: Pack) -> dict[str, Any]:

@@ -215,5 +215,7 @@ def _check_equal(batch_size: int, world_size: int, tail: str) -> None:
             f"{batch_size // world_size + 1}"
         )
     if world_size > 1 and tail == "short":
-        raise RequestError(f"the last batch would be short and its slices on {world_size} ranks unequal: "
-                           "pass tail='drop', tail='pad' or unequal=True")
+        raise RequestError(
+            f"the last batch would be short and its slices on {world_size} ranks unequal: "
+            "pass tail='drop', tail='pad' or unequal=True"
+        )

@@ -104,9 +104,7 @@ def test_a_server_that_cannot_be_prepared_is_told_in_words(capfd: pytest.Capture
     assert "ZeroDivisionError: not today" in capfd.readouterr().err
 
 
-def test_a_server_takes_no_module_from_the_folder_it_starts_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_takes_no_module_from_the_folder_it_starts_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a checkout or a script lies, which the client did not import: `python -c` would take it first."""
     (tmp_path / "queue.py").write_text("raise SystemExit(7)")
     (tmp_path / "penstock").mkdir()

@@ -67,9 +67,7 @@ def pieces(batches: list[Batch]) -> Iterator[tuple[int, int, list[int], list[int
         cuts = batch.cu_seqlens.tolist()
         assert cuts[0] == 0
         assert cuts[-1] == len(tokens)
-        assert batch.position_ids.ravel().tolist() == [
-            n for low, high in pairwise(cuts) for n in range(high - low)
-        ]
+        assert batch.position_ids.ravel().tolist() == [n for low, high in pairwise(cuts) for n in range(high - low)]
         offsets = batch.rows.segments["offset"].tolist()
         for (low, high), offset in zip(pairwise(cuts), offsets, strict=True):
             assert len(set(identifiers[low:high])) == 1

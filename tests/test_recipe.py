@@ -149,9 +149,7 @@ def test_paths_count_from_the_recipes_folder_whatever_replaces_its_inputs(tmp_pa
     assert entry.path == "x.jsonl"
 
 
-def test_a_path_with_an_equals_sign_that_is_there_is_a_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_with_an_equals_sign_that_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "date=2024").mkdir()
     (tmp_path / "r.yaml").write_text("inputs: {web: {path: x.jsonl}}\ntext: {}\n")

@@ -51,9 +51,7 @@ SCORES = {
 }
 
 
-def batch_of(
-    texts: Sequence[str | None], path: str, first: int, scores: Mapping[str, np.ndarray]
-) -> pa.RecordBatch:
+def batch_of(texts: Sequence[str | None], path: str, first: int, scores: Mapping[str, np.ndarray]) -> pa.RecordBatch:
     rows = len(texts)
     places = range(first, first + rows)
     columns: dict[str, pa.Array] = {name: pa.nulls(rows, DOCUMENT.field(name).type) for name in DOCUMENT.names}

@@ -130,9 +130,7 @@ def test_a_killed_worker_is_a_run_error_that_names_its_task(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_killed_worker_leaves_no_scratch(
-    jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_worker_leaves_no_scratch(jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     with pytest.raises(RunError, match="was killed by SIGKILL"):

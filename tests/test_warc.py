@@ -220,9 +220,7 @@ def test_http_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [bytes.lower, bytes.upper, bytes.title], ids=["lower", "upper", "title"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_names_in_a_header_are_read_in_any_case(
-    tmp_path: Path, change: Callable[[bytes], bytes], packed: bool
-) -> None:
+def test_names_in_a_header_are_read_in_any_case(tmp_path: Path, change: Callable[[bytes], bytes], packed: bool) -> None:
     """ISO 28500 and RFC 9110: names are compared without their case; some writers use small letters throughout."""
 
     def renamed(part: bytes) -> bytes:

@@ -17,9 +17,7 @@ _HTML = ("text/html", "application/xhtml+xml")
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9_.:-]+)""")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_CONTENT_LENGTH, _CONTENT_TYPE = (
-    re.compile(rb"(?i)(\n)content-%s[ \t]*:" % name) for name in (b"length", b"type")
-)
+_CONTENT_LENGTH, _CONTENT_TYPE = (re.compile(rb"(?i)(\n)content-%s[ \t]*:" % name) for name in (b"length", b"type"))
 _LOOKS_HTML = re.compile(
     rb"(?is)(?:\xef\xbb\xbf)?\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html|head|body|title|meta)"
 )

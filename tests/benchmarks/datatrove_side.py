@@ -173,9 +173,7 @@ def main(warcs: str, output: Path, model: str, tokenizer: str, words: str) -> No
         "signatures": run([JsonlReader(documents), MinhashDedupSignature(signatures, config)], logs / "sign", files),
         "buckets": run([MinhashDedupBuckets(signatures, buckets, config=config)], logs / "buckets", config.num_buckets),
         "cluster": run([MinhashDedupCluster(buckets, remove, config)], logs / "cluster", 1),
-        "filter": run(
-            [JsonlReader(documents), MinhashDedupFilter(remove), JsonlWriter(kept)], logs / "filter", files
-        ),
+        "filter": run([JsonlReader(documents), MinhashDedupFilter(remove), JsonlWriter(kept)], logs / "filter", files),
         "tokens": run([JsonlReader(kept), tokens], logs / "tokens", files),
     }
     print(json.dumps({"words": words, "stages": stages}))

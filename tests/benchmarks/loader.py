@@ -68,9 +68,7 @@ def through_loader(data: TokenData, batch: int, pack: str, masks: bool = False, 
 
 def maps(data: TokenData) -> list[Any]:
     """Each shard's payload, mapped."""
-    return [
-        np.memmap(Path(data.store.url) / shard.path(".bin"), np.uint16, "r") for shard in data.generation.shards
-    ]
+    return [np.memmap(Path(data.store.url) / shard.path(".bin"), np.uint16, "r") for shard in data.generation.shards]
 
 
 def through_memmap(data: TokenData, batch: int, length: int) -> Iterator[int]:

@@ -150,6 +150,7 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
 
 def verdict(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any], rows: int, some: int) -> dict[str, Any]:
     """Give rates and ratios."""
+
     def least(side: str, name: str) -> float:
         return min(float(one[side][name]) for one in rounds)
 

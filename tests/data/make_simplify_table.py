@@ -16,9 +16,9 @@ import numpy as np
 WORD, SEPARATOR, DIGIT, DROPPED, REPLACED, SIGMA = range(6)
 DECIMAL, CASED, IGNORABLE = 8, 16, 32
 # PUNCTUATION and the decimal separators of datatrove/utils/text.py, commit a649de79.
-PUNCTUATION = set(
-    "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
-) | {chr(c) for c in (*range(9), *range(11, 13), *range(13, 32), *range(127, 160))}
+PUNCTUATION = set("!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»") | {
+    chr(c) for c in (*range(9), *range(11, 13), *range(13, 32), *range(127, 160))
+}
 DECIMALS = set(".,،٫⎖⎗⎘")
 
 
