@@ -126,16 +126,18 @@ def refuse_page(page: str) -> str | None:
     """Say why a page would take too long or too much memory to parse; null where it would not."""
     if len(page) > LARGEST_PAGE:
         return f"the page has more than {LARGEST_PAGE} characters"
-    tags = page.count("<") if len(page) * len(page) > MOST_WORK else 0
-    if tags * tags > MOST_WORK and tags * nesting(page) > MOST_WORK:
+    tags = page.count("<")
+    # Each element that nests has a tag that opens it: few of those, and it need not be looked for where they stand.
+    opening = tags - page.count("</")
+    if tags * opening > MOST_WORK and tags * nesting(page) > MOST_WORK:
         return f"the page is nested too deeply: its {tags} tags times their depth exceed {MOST_WORK}"
     if len(page) > 2 * MOST_ATTRIBUTES:
         most, squares = most_attributes(page)
         if most > MOST_ATTRIBUTES or squares > MOST_SQUARES:
             return f"a tag of the page has more than {MOST_ATTRIBUTES} attributes, or several have nearly so many"
-    lowered = page.lower() if len(page) > 5 * min(MOST_OF.values()) else ""
     for name, most in MOST_OF.items():
-        if lowered.count(f"<{name}") > most:
+        begin = [f"<{name[0]}", f"<{name[0].upper()}"] if opening > most else []
+        if sum(map(page.count, begin)) > most and page.lower().count(f"<{name}") > most:
             return f"the page has more than {most} tags <{name}>"
     return None
 
