@@ -154,7 +154,9 @@ def test_a_wrong_recipe_is_a_sentence(name: str, tmp_path: Path, capsys: Capture
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("body", [b"\xff\xfename: x", b"a: [", b"", b"\0", b"[" * 5_000], ids=repr)
+@pytest.mark.parametrize(
+    "body", [b"\xff\xfename: x", b"a: [", b"", b"\0", b"[" * 5_000], ids=["utf-16", "open", "empty", "nul", "deep"]
+)
 def test_a_recipe_file_that_is_no_recipe_is_a_sentence(body: bytes, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "broken.yaml").write_bytes(body)
     says(capsys, 2, ["run", str(tmp_path / "broken.yaml")], "broken.yaml")
