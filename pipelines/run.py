@@ -226,6 +226,7 @@ def duplicates(state: Run, parts: Sequence[Part]) -> Receipt | None:
         receipt = match(
             stage, state.recipe.dedup, parts, lambda job: state.launch(job, len(parts), state.text_bytes), local
         )
+    stage.require([receipt["clusters"]])
     crash_point("stage-done")
     state.costs["duplicates"] = cost([*stage.receipts(keys), receipt])
     state.stages["duplicates"] = stage.hash
@@ -251,6 +252,7 @@ def text(
     receipts = stage.receipts([task.key for task in tasks])
     check_readers(groups, receipts, removed, "text", ("kept",))
     check_text(receipts)
+    stage.require(receipt["text"] for receipt in receipts if receipt["text"] is not None)
     state.bytes_kept = kept_bytes(receipts)
     state.stages["text"] = stage.hash
     state.costs["text"] = cost(receipts)
@@ -297,6 +299,7 @@ def publish(
 def generation(stage: Stage, recipe: Recipe, vocabulary: Any, receipts: Sequence[Receipt]) -> Generation:
     """Commit the list of shards: what readers pin."""
     shards = [ShardEntry.from_json(receipt["shard"]) for receipt in receipts if receipt["shard"] is not None]
+    stage.require(shard.path(suffix) for shard in shards for suffix in shard.members)
     made = Generation.of(number=0, vocabulary=vocabulary, packs=pack_values(recipe), shards=shards)
     write_generation(stage.store, made)
     crash_point("stage-done")

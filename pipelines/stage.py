@@ -113,6 +113,16 @@ class Stage:
         """Name the tasks whose receipts stand."""
         return {name.removeprefix("receipts/").removesuffix(".json") for name in self.store.list("receipts/")}
 
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse to call a stage finished where objects that its receipts name are gone."""
+        lost = sorted(set(names) - set(self.store.list()))
+        if lost:
+            more = f" and {len(lost) - 1} more objects" if len(lost) > 1 else ""
+            raise CorruptDataError(
+                f"{self.store.url} has lost {lost[0]}{more}: restore from a copy, or remove that folder and run the "
+                "same command again"
+            )
+
     def receipts(self, keys: Sequence[str]) -> list[Receipt]:
         """Read the receipts of these tasks, in this order; one that is missing fails the run."""
         with ThreadPoolExecutor(THREADS) as pool:

@@ -76,10 +76,15 @@ def verify(path: str | Path, generation: int | None = None) -> dict[str, Any]:
             problems += [f"shard {entry.name}: {problem}" for problem in _shard_problems(documents, shard)]
         except PenstockError as error:
             problems.append(str(error))
+    refuse(problems)
+    return {"verified": True, **inspect(path, data.generation.number)}
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise CorruptDataError where there are problems; it says the first of them and how many more there are."""
     if problems:
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         raise CorruptDataError("; ".join(problems[:_SHOWN]) + more)
-    return {"verified": True, **inspect(path, data.generation.number)}
 
 
 def _manifest_problems(path: str | Path, data: TokenData) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from penstock import Recipe, run
 from penstock.pipelines import cli
+from penstock.pipelines.verify import verify
 from penstock.sharding.store import Store
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[s3,server]'")
@@ -65,8 +66,11 @@ def test_parts_of_no_documents_or_short_ones_are_matched_too(
     for name, texts in (("a", ["short"] * 3), ("b", ["x " * 90] * 2), ("c", [""])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     value = {"inputs": {"in": {"path": str(folder)}}, "text": {}, "dedup": dedup, "task_bytes": 256}
-    far = run(Recipe.from_value(value), f"{bucket}/runs/short-{len(dedup)}", quiet=True)
+    there = f"{bucket}/runs/short-{len(dedup)}"
+    far = run(Recipe.from_value(value), there, quiet=True)
     near = run(Recipe.from_value(value), tmp_path / "out", quiet=True)
     assert {name: far[name] for name in ("kept", "duplicates", "stages")} == {
         name: near[name] for name in ("kept", "duplicates", "stages")
     }
+    assert verify(there)["text"] == verify(tmp_path / "out")["text"]
+    assert verify(there)["text"]["documents"] == near["kept"]

@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from small_run import recipe_over
 
-from penstock import CorruptDataError, Recipe, ReconciliationError, run
+from penstock import CorruptDataError, PenstockError, Recipe, ReconciliationError, run
 from penstock.pipelines.cli import main
 from penstock.pipelines.clusters import removals
 from penstock.pipelines.heartbeat import deaths
 from penstock.pipelines.trace_url import trace_url
+from penstock.pipelines.verify import verify
 from penstock.sharding.dataset import open_tokens
 from penstock.sharding.npy import npy_array, npy_bytes
 from penstock.sharding.store import Store
-from penstock.sharding.tools import verify
 
 Value = dict[str, Any]
 TOKENIZER = Path(__file__).parent / "data" / "tokenizers" / "byte_level.json"
@@ -225,6 +225,57 @@ def test_a_lost_object_is_a_failed_run_with_a_way_out(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(value))
     assert main(["run", str(tmp_path / "recipe.yaml"), "--output", str(output), "--quiet"]) == 1
     assert "there is no such object; where a run's folder has lost it" in capsys.readouterr().err
+
+
+#: Where a run's results lie.
+RESULTS = {"text": "text/*/data/*", "clusters": "duplicates/*/clusters-*", "a shard": "tokens/*/data/*.bin"}
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_lost_result_is_missed_by_the_next_run_and_by_verify(output: Path, value: Value, result: str) -> None:
+    assert verify(output)["verified"]
+    lost = sorted(output.glob(RESULTS[result]))[0]
+    lost.unlink()
+    with pytest.raises(PenstockError, match=lost.name):
+        verify(output)
+    stage = lost.parent.parent if lost.parent.name == "data" else lost.parent
+    with pytest.raises(CorruptDataError, match=rf"{stage} has lost .*{lost.name}: .* or remove that folder and run"):
+        go(value, output)
+    shutil.rmtree(stage)
+    go(value, output)
+    assert lost.exists()
+    assert verify(output)["verified"]
+
+
+@pytest.mark.parametrize(
+    ("table", "maker"),
+    [("text/*/data/*", "text/*"), ("duplicates/*/clusters-*", "duplicates/*"), ("documents/*/parts-*", "")],
+)
+def test_verify_names_what_is_damaged_and_its_way_out_works(output: Path, value: Value, table: str, maker: str) -> None:
+    hurt = next(output.glob(table))
+    hurt.write_bytes(hurt.read_bytes()[:-1] + b"?")
+    remove = next(output.glob(maker)) if maker else hurt
+    with pytest.raises(
+        CorruptDataError, match=rf"{hurt.name} does not match the SHA-256 .*, or remove {remove} and run"
+    ):
+        verify(output)
+    shutil.rmtree(remove) if remove.is_dir() else remove.unlink()
+    go(value, output)
+    assert verify(output)["verified"]
+
+
+def test_verify_counts_the_texts(output: Path) -> None:
+    receipts(output, "text", "")[0].unlink()
+    with pytest.raises(CorruptDataError, match=r"its receipts name \d+ documents, the manifest says \d+ were kept"):
+        verify(output)
+
+
+def test_a_run_of_text_alone_is_verified(corpus: Path, tmp_path: Path) -> None:
+    value = recipe_over(corpus)
+    manifest = go({name: field for name, field in value.items() if name not in ("tokens", "tokenizer")}, tmp_path)
+    report = verify(str(tmp_path))
+    assert (report["verified"], report["text"]["documents"]) == (True, manifest["kept"])
+    assert report["text"]["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("text/*/data/*"))
 
 
 def test_the_environment_is_left_as_it_was(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

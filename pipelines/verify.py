@@ -1,0 +1,71 @@
+"""A run's results held to what was written down of them: token files, texts, tables.
+
+What one stage hands to the next (documents, signatures) is not looked for: it may be removed once a run is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..sharding.dataset import run_manifest
+from ..sharding.store import MissingObjectError, Store
+from ..sharding.tools import refuse
+from ..sharding.tools import verify as verify_tokens
+
+_CHUNK = 1 << 20
+
+
+def verify(path: str | Path) -> dict[str, Any]:
+    """Check every checksum and count of a run's results, or of token files alone; gives a summary.
+
+    Every byte is read once. CorruptDataError says what is wrong, and what to do.
+    """
+    store = Store(path)
+    found = run_manifest(store)
+    if found is None or found[0] is not store:
+        return verify_tokens(path)
+    manifest = found[1]
+    report = {"verified": True} if manifest["stages"]["tokens"] is None else verify_tokens(path)
+    if stage := manifest["stages"].get("text"):
+        report["text"] = _texts(store.child(f"text/{stage}"), manifest["kept"])
+    tables = sorted(name for name in manifest["tables"].values() if name is not None)
+    refuse([problem for name in tables if (problem := _problem(store, name, _maker(name))[1])])
+    return {**report, "tables": tables}
+
+
+def _texts(stage: Store, kept: int) -> dict[str, int]:
+    """Check the files of a `text` stage."""
+    receipts = [json.loads(stage.read(name)) for name in stage.list("receipts/")]
+    checked = [_problem(stage, receipt["text"], "") for receipt in receipts if receipt["text"] is not None]
+    documents = sum(receipt["documents"] for receipt in receipts)
+    problems = [problem for _, problem in checked if problem]
+    if documents != kept:
+        problems.append(f"{stage.url}: its receipts name {documents} documents, the manifest says {kept} were kept")
+    refuse(problems)
+    return {"files": len(checked), "documents": documents, "bytes": sum(size for size, _ in checked)}
+
+
+def _maker(table: str) -> str:
+    """Name what is to be removed so that the next run makes a table anew: its stage, for `documents` itself alone."""
+    stage = PurePosixPath(table).parts[:2]
+    return table if stage[0] == "documents" else "/".join(stage)
+
+
+def _problem(store: Store, name: str, maker: str) -> tuple[int, str | None]:
+    """Hash an object whose name holds its hash: its bytes, and what is wrong with it."""
+    place = f"{store.url}/{name}"
+    way_out = f"restore it from a copy, or remove {store.url}/{maker}".rstrip("/") + " and run the same command again"
+    size, digest = 0, hashlib.sha256()
+    try:
+        with store.open(name) as file:
+            while body := file.read(_CHUNK):
+                digest.update(body)
+                size += len(body)
+    except MissingObjectError:
+        return 0, f"{place} is not there: {way_out}"
+    if digest.hexdigest()[:32] not in PurePosixPath(name).name:
+        return size, f"{place} does not match the SHA-256 in its name: {way_out}"
+    return size, None
