@@ -1,11 +1,10 @@
 """Deduplicate documents you already have, and read who was dropped for whom.
 
-python examples/dedup_only.py [INPUT [OUTPUT [RUNNER]]]
-
 Without arguments it writes a small JSON-lines file with near-duplicates in it and deduplicates that. The same as
 `penstock dedup --input INPUT --output OUTPUT`, from Python.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -31,12 +30,16 @@ def sample(path: Path) -> Path:
 
 def main(argv: list[str]) -> int:
     """Deduplicate, and print the first removals."""
-    output = argv[1] if len(argv) > 1 else "runs/dedup_only"
-    source = argv[0] if argv else str(sample(Path("runs/dedup_only_input.jsonl")))
-    recipe = dedup_recipe([source], id_field=None if argv else "name")
-    manifest = run(recipe, output, runner=argv[2] if len(argv) > 2 else "local")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", nargs="?", help="a file, folder or glob of Parquet or JSON lines")
+    parser.add_argument("output", nargs="?", default="runs/dedup_only")
+    parser.add_argument("runner", nargs="?", default="local")
+    asked = parser.parse_args(argv)
+    source = asked.input or str(sample(Path("runs/dedup_only_input.jsonl")))
+    recipe = dedup_recipe([source], id_field=None if asked.input else "name")
+    manifest = run(recipe, asked.output, runner=asked.runner)
     print(f"{manifest['documents_in']} documents in, {manifest['kept']} kept, {manifest['duplicates']} duplicates")
-    removed = pq.read_table(f"{output}/{manifest['tables']['clusters']}")
+    removed = pq.read_table(f"{asked.output}/{manifest['tables']['clusters']}")
     for row in removed.slice(0, 5).to_pylist():
         gone, kept = (row[name] or row[name.replace("source_", "")].hex() for name in ("source_id", "kept_source_id"))
         print(f"  {gone} goes for {kept} (a cluster of {row['cluster_size']})")

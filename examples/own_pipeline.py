@@ -1,11 +1,10 @@
 """penstock's transforms inside a Beam pipeline of your own: read, filter, count, tokenize, write token shards.
 
-python examples/own_pipeline.py [INPUT [OUTPUT [BEAM OPTIONS]]]
-
 Between them stands a step of one's own, an ordinary Beam transform over Arrow batches. Nothing is committed on the way:
 a pipeline that fails starts anew. For runs that resume and whose documents add up, use `penstock run`.
 """
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -48,13 +47,18 @@ def reasons(batch: pa.RecordBatch) -> Iterator[str]:
 
 def main(argv: list[str]) -> int:
     """Run the pipeline, then take a batch from what it wrote."""
-    source = argv[0] if argv else str(HERE / "data" / "quickstart.warc.gz")
-    output = argv[1] if len(argv) > 1 else tempfile.mkdtemp(prefix="own-pipeline-")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Other options are Beam's.", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", nargs="?", default=str(HERE / "data" / "quickstart.warc.gz"), help="a WARC file")
+    parser.add_argument("output", nargs="?", help="a folder; a new one by default")
+    asked, beam_options = parser.parse_known_args(argv)
+    output = asked.output or tempfile.mkdtemp(prefix="own-pipeline-")
     # Beam's own default runner first tries to download another one: name one.
-    options = PipelineOptions(argv[2:] or ["--runner=FnApiRunner"])
-    vocabulary = train_vocabulary(source, Path(tempfile.mkdtemp()) / "vocabulary.model")
+    options = PipelineOptions(beam_options or ["--runner=FnApiRunner"])
+    vocabulary = train_vocabulary(asked.input, Path(tempfile.mkdtemp()) / "vocabulary.model")
     with beam.Pipeline(options=options) as pipeline:
-        documents, unread = pipeline | ReadDocuments({"web": source}, with_rejected=True)
+        documents, unread = pipeline | ReadDocuments({"web": asked.input}, with_rejected=True)
         kept, rejected = documents | ApplySteps(STEPS, with_rejected=True)
         _ = (
             kept
