@@ -28,7 +28,7 @@ def verify(path: str | Path) -> dict[str, Any]:
     if found is None or found[0] is not store:
         return verify_tokens(path)
     manifest = found[1]
-    report = {"verified": True} if manifest["stages"]["tokens"] is None else verify_tokens(path)
+    report: dict[str, Any] = {"verified": True} if manifest["stages"]["tokens"] is None else verify_tokens(path)
     if stage := manifest["stages"].get("text"):
         report["text"] = _texts(store.child(f"text/{stage}"), manifest["kept"])
     tables = sorted(name for name in manifest["tables"].values() if name is not None)
