@@ -10,6 +10,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .. import CorruptDataError
 from ..sharding.dataset import run_manifest
 from ..sharding.store import MissingObjectError, Store
 from ..sharding.tools import refuse
@@ -38,14 +39,26 @@ def verify(path: str | Path) -> dict[str, Any]:
 
 def _texts(stage: Store, kept: int) -> dict[str, int]:
     """Check the files of a `text` stage."""
-    receipts = [json.loads(stage.read(name)) for name in stage.list("receipts/")]
-    checked = [_problem(stage, receipt["text"], "") for receipt in receipts if receipt["text"] is not None]
-    documents = sum(receipt["documents"] for receipt in receipts)
+    receipts = [_receipt(stage, name) for name in stage.list("receipts/")]
+    checked = [_problem(stage, text, "") for text, _ in receipts if text is not None]
+    documents = sum(count for _, count in receipts)
     problems = [problem for _, problem in checked if problem]
     if documents != kept:
         problems.append(f"{stage.url}: its receipts name {documents} documents, the manifest says {kept} were kept")
     refuse(problems)
     return {"files": len(checked), "documents": documents, "bytes": sum(size for size, _ in checked)}
+
+
+def _receipt(stage: Store, name: str) -> tuple[str | None, int]:
+    """Read of a receipt which file it is for, and how many documents that holds."""
+    try:
+        receipt = json.loads(stage.read(name))
+        return receipt["text"], int(receipt["documents"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptDataError(
+            f"{stage.url}/{name} is damaged: {error!r}; remove it and run the same command again, which runs its task "
+            "anew"
+        ) from error
 
 
 def _maker(table: str) -> str:

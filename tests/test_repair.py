@@ -270,6 +270,19 @@ def test_verify_counts_the_texts(output: Path) -> None:
         verify(output)
 
 
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"cost": 1}'], ids=repr)
+def test_verify_names_a_damaged_receipt_of_the_texts(output: Path, value: Value, body: bytes) -> None:
+    hurt = receipts(output, "text", "")[0]
+    hurt.write_bytes(body)
+    with pytest.raises(
+        CorruptDataError, match=rf"{hurt.name} is damaged: .*; remove it and run the same command again"
+    ):
+        verify(output)
+    hurt.unlink()
+    go(value, output)
+    assert verify(output)["verified"]
+
+
 def test_a_run_of_text_alone_is_verified(corpus: Path, tmp_path: Path) -> None:
     value = recipe_over(corpus)
     manifest = go({name: field for name, field in value.items() if name not in ("tokens", "tokenizer")}, tmp_path)
