@@ -44,7 +44,7 @@ def full_disk(error: BaseException) -> str | None:
         return None
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    where = error.filename or f"the scratch folder {tempfile.gettempdir()}"
+    where = error.filename or f"the scratch folder {tempfile.gettempdir()}, or of what is printed to"
     return (
         f"no space left on the disk of {where}; make room (TMPDIR moves the scratch folder) and run the same command "
         "again, what is committed is kept"

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -161,6 +166,31 @@ def test_a_store_lists_and_reads_as_a_folder_does(tmp_path: Path) -> None:
     assert rows_of("memory://listing/a.jsonl", task_bytes=5) == rows_of(tmp_path / "a.jsonl")
     store.pipe("/listing/late.jsonl", body)
     assert len(list_files("memory://listing")) == 3
+
+
+@pytest.fixture
+def site(tree: Path) -> Iterator[str]:
+    pytest.importorskip("aiohttp")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tree))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_are_found_over_http(site: str) -> None:
+    for pattern in (f"{site}/a.jsonl", f"{site}/*.jsonl"):
+        assert [(entry.path, entry.size) for entry in list_files(pattern)] == [("a.jsonl", 1)]
+    with pytest.raises(InputError, match=r"none\.jsonl' cannot be listed: .*404"):
+        list_files(f"{site}/none.jsonl")
+
+
+def test_a_server_out_of_reach_is_not_an_empty_listing() -> None:
+    pytest.importorskip("aiohttp")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(InputError, match=rf"cannot be listed: .*Cannot connect to host 127.0.0.1:{port}"):
+        list_files(f"http://127.0.0.1:{port}/a.jsonl")
 
 
 def test_nothing_found_is_an_error(tree: Path) -> None:

@@ -241,8 +241,8 @@ def _local_entry(path: str, name: str) -> FileEntry:
 def _list_store(pattern: str) -> list[FileEntry]:
     fs, path = _store(pattern)
     try:
-        if not WILD.search(path) and fs.isfile(path):
-            return [_store_entry(fs, path, fs.info(path), path.rpartition("/")[2])]
+        if not WILD.search(path) and (info := _file_info(fs, path)) is not None:
+            return [_store_entry(fs, path, info, path.rpartition("/")[2])]
         root, match, depth = split_root(path)
         root = root.rstrip("/") + "/"
         found = fs.find(root, maxdepth=depth, detail=True)
@@ -252,10 +252,30 @@ def _list_store(pattern: str) -> list[FileEntry]:
         raise InputError(f"{pattern!r} may not be listed: permission denied") from error
     except FileNotFoundError:
         return []
+    except InputError:
+        raise
     except Exception as error:  # stores raise their own classes
         raise InputError(f"{pattern!r} cannot be listed: {type(error).__name__}: {error}") from error
 
 
+def _file_info(fs: Any, path: str) -> dict[str, Any] | None:
+    """Ask a store about a file; None where it has none of this name. What keeps it from answering is raised."""
+    try:
+        info: dict[str, Any] = fs.info(path)
+    except FileNotFoundError as error:
+        # Over HTTP, and of a bucket that is not there, fsspec says the same and gives the reason as the cause.
+        if error.__cause__ is not None and not isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from error
+        return None
+    return info if info["type"] == "file" else None
+
+
 def _store_entry(fs: Any, name: str, info: dict[str, Any], below: str) -> FileEntry:
+    if info.get("size") is None:  # an index page names its files without
+        info = fs.info(name)
+    if info.get("size") is None:
+        raise InputError(
+            f"the input {name!r} cannot be read in pieces, its server does not tell its size: fetch it first"
+        )
     etag = next((str(info[mark]) for mark in _MARKS if info.get(mark)), "")
     return FileEntry(str(fs.unstrip_protocol(name)), below, int(info["size"]), etag.strip('"'))
