@@ -145,6 +145,8 @@ class _Shared:
     lock = threading.Lock()
     server: ForkServer | None = None
     users = 0
+    used = False  # so gRPC has threads here
+    lost = False  # gRPC's threads are in the process that this one was forked from
 
 
 @contextmanager
@@ -153,8 +155,13 @@ def forking(module: str) -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
+    if _Shared.lost:
+        raise RunError(
+            "this process was forked from one that had run worker processes, and gRPC, which speaks to them, does not "
+            'outlive a fork: start it with multiprocessing.get_context("spawn"), or run with workers=1'
+        )
     with _Shared.lock:
-        _Shared.server = _Shared.server or ForkServer(module)
+        _Shared.server, _Shared.used = _Shared.server or ForkServer(module), True
         _Shared.users += 1
     try:
         yield
@@ -171,6 +178,7 @@ def forking(module: str) -> Iterator[None]:
 def _forget() -> None:
     """Begin without a server in a process that the client forked: the pipe is its parent's."""
     _Shared.lock, _Shared.server, _Shared.users = threading.Lock(), None, 0
+    _Shared.used, _Shared.lost = False, _Shared.used or _Shared.lost
 
 
 if hasattr(os, "register_at_fork"):
