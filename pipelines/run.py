@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,20 @@ from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, ShardEntry
 from ..sharding.store import Store, crash_point
 from ..transforms.files import EXTENSIONS, reads_from
-from ..transforms.step import Step
 from .chunks import chunk, tasks_of
 from .clusters import Part, RemovalList
+from .compiling import compile_kernels
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
 from .fork_server import fork_server
 from .heartbeat import deaths, forget
-from .ingest import Ingest, check_streams, ingest_stage, warm
-from .match import match, match_stage, warm_match
+from .ingest import Ingest, check_streams, ingest_stage
+from .match import match, match_stage
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, published, run_vocabulary, tokens_stage
-from .recipe import Dedup, Recipe, digest
+from .recipe import Recipe, digest
 from .reconcile import Removed, check, check_part, check_readers, check_shards, check_text
 from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
@@ -145,7 +144,10 @@ def stages(state: Run) -> dict[str, Any]:
         run_vocabulary(recipe, given)
     if not {task.key for task in tasks} <= ingest_stage(recipe, store).committed():
         state.fit(len(tasks), input_weight(tasks))  # what takes seconds to start does so while this process goes on
-    compile_kernels(state)
+    with state.progress.phase("compiling"):
+        prepared = compile_kernels(recipe.steps, recipe.dedup)
+    if state.shared and (server := fork_server()) is not None:
+        server.prepare(prepared)
     check_streams(recipe)
     receipts = documents(state, tasks)
     groups, parts = tabulate(state, receipts)
@@ -160,24 +162,6 @@ def stages(state: Run) -> dict[str, Any]:
     text(state, survivors, groups, upstream, removed)
     tokens = publish(state, survivors, groups, upstream, removed)
     return conclude(state, receipts, removed.documents, tokens)
-
-
-def compile_kernels(state: Run) -> None:
-    """Compile what the recipe uses, before workers start; from disk where it was compiled before."""
-    # A user's own step has nothing of ours to compile.
-    own = [step for step in state.recipe.steps if type(step).__module__.startswith("penstock.")]
-    load = partial(load_kernels, own, state.recipe.dedup)
-    with state.progress.phase("compiling"):
-        load()
-    if state.shared and (server := fork_server()) is not None:
-        server.prepare(load)
-
-
-def load_kernels(steps: Sequence[Step], dedup: Dedup | None) -> None:
-    """Have every kernel that these steps and this deduplication use compiled and loaded in this process."""
-    warm(steps)
-    if dedup is not None:
-        warm_match(dedup)
 
 
 def input_weight(tasks: Sequence[IngestTask]) -> int:

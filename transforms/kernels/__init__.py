@@ -6,9 +6,12 @@ Every kernel is decorated with `kernel`: compiled once, cached on disk, the GIL 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
+
+from .cache import KernelCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +22,7 @@ def kernel(function: F) -> F:
     Where no folder can be written for it (an install that is read-only, without a home; NUMBA_CACHE_DIR names one),
     every process compiles anew.
     """
-    try:
-        return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:
-        return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):
+        compiled._cache = KernelCache(function)
+    return cast(F, compiled)

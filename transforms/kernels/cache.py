@@ -1,0 +1,87 @@
+"""Compiled kernels on disk: a file for each kernel and each types of arguments, named after all that decides it.
+
+numba's own cache numbers those files and lists them in an index. Two processes that compile a kernel for different
+types at one moment can both take the first number: then the index leads one of them to the other's machine code, for
+good. Here there is no index, and a name is never taken twice. Nor does numba see that a kernel which calls another is
+stale when only the other's file changed: here all kernels' sources decide every name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+
+_CACHES: list[KernelCache] = []
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """Where numba looks for a kernel before it compiles, and keeps it after. RuntimeError: no folder can be written."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = self.files = KernelFiles(Path(self.cache_path), self._impl.filename_base)
+        _CACHES.append(self)
+
+
+class KernelFiles:
+    """The files of one kernel. numba calls `save` and `load`."""
+
+    def __init__(self, folder: Path, kernel: str) -> None:
+        self.folder = folder
+        self.stem = f"{kernel}.{sources()}"
+        self._kernel = kernel
+
+    def _path(self, key: Any) -> Path:
+        return self.folder / f"{self.stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep machine code whole or not at all, and drop what other sources gave."""
+        path = self._path(key)
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            part.write_bytes(dumps((key, data)))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        for old in self.folder.glob(f"{self._kernel}.*.nbc"):
+            if not old.name.startswith(self.stem):
+                with suppress(OSError):  # another process was first
+                    old.unlink()
+
+    def load(self, key: Any) -> Any:
+        """Give the machine code for these types on this machine; None where it has not been compiled."""
+        try:
+            kept, data = pickle.loads(self._path(key).read_bytes())
+        except FileNotFoundError:
+            return None
+        return data if kept == key else None
+
+    def flush(self) -> None:
+        """Forget what is kept."""
+        for path in self.folder.glob(f"{self._kernel}.*.nbc"):
+            path.unlink(missing_ok=True)
+
+
+@cache
+def sources() -> str:
+    """Hash what kernels are compiled from: their sources, and numba's release."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cold() -> bool:
+    """Whether kernels could be kept, and none of those imported here is."""
+    return bool(_CACHES) and not any(next(each.files.folder.glob(f"{each.files.stem}-*.nbc"), None) for each in _CACHES)
