@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_what_other_sources_gave_is_not_taken_and_goes(tmp_path: Path, monkeypat
     assert (files.load("int64"), changed.load("int64")) == (None, "new code")
     changed.flush()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [lambda body: b"", lambda body: body[:-1], lambda body: body[:-1] + b"?"])
+def test_damaged_code_is_compiled_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    files = KernelFiles(tmp_path, "text.words-1.py311")
+    files.save("int64", "code")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    assert files.load("int64") is None
+    files.save("int64", "code")
+    assert files.load("int64") == "code"
 
 
 def test_a_part_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
 _CACHES: list[KernelCache] = []
+_DIGEST = 32  # bytes of SHA-256 in front of what it is of
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]
@@ -50,7 +51,8 @@ class KernelFiles:
         path = self._path(key)
         part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            part.write_bytes(dumps((key, data)))
+            body = dumps((key, data))
+            part.write_bytes(hashlib.sha256(body).digest() + body)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -60,11 +62,15 @@ class KernelFiles:
                     old.unlink()
 
     def load(self, key: Any) -> Any:
-        """Give the machine code for these types on this machine; None where it has not been compiled."""
+        """Give the machine code for these types on this machine; None where there is none, or it is damaged."""
         try:
-            kept, data = pickle.loads(self._path(key).read_bytes())
+            file = self._path(key).read_bytes()
         except FileNotFoundError:
             return None
+        body = file[_DIGEST:]
+        if hashlib.sha256(body).digest() != file[:_DIGEST]:  # a power cut: what is compiled now takes its place
+            return None
+        kept, data = pickle.loads(body)
         return data if kept == key else None
 
     def flush(self) -> None:
