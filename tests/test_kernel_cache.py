@@ -3,50 +3,52 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numba
+import numpy as np
 import pytest
 
 from penstock.pipelines import compiling
 from penstock.pipelines.compiling import compile_apart, compile_kernels, load_kernels
 from penstock.pipelines.runners_preflight import cores
 from penstock.transforms import ExtractHtml, GopherQuality
-from penstock.transforms.kernels import cache
+from penstock.transforms.kernels import cache, kernel
 from penstock.transforms.kernels.cache import KernelFiles, cold
+from penstock.transforms.kernels.text import load64
 
-LOAD = """
-import json, sys
-import numpy as np
-from penstock.transforms.kernels import cache, text
-was_cold = cache.cold()
-values = [text.load64(np.arange(40, dtype=np.dtype(kind)), 3) for kind in sys.argv[1:]]
-hits = sum(text.load64.stats.cache_hits.values())
-print(json.dumps([was_cold, [int(value) for value in values], hits]))
-"""
+WORDS = np.arange(64, dtype=np.uint8)
 
 
-def load(folder: Path, *kinds: str) -> list[Any]:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    done = subprocess.run([sys.executable, "-c", LOAD, *kinds], env=environment, capture_output=True, check=True)
-    return list(json.loads(done.stdout))
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where kernels are kept for a test, of which there are none yet."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "_CACHES", [])
+    return tmp_path
 
 
-def test_kernels_for_other_types_lie_beside_each_other(tmp_path: Path) -> None:
-    assert load(tmp_path, "u1")[::2] == [True, 0]
-    assert load(tmp_path, "i8")[::2] == [False, 0]
-    files = sorted(tmp_path.rglob("*load64*"))
+def loaded(*kinds: str) -> tuple[list[int], int]:
+    """Call a kernel, as a new process would, on arrays of these types; give the values, and how many were on disk."""
+    fresh: Any = kernel(load64.py_func)  # type: ignore[attr-defined]
+    values = [int(fresh(WORDS.astype(kind), 3)) for kind in kinds]
+    return values, sum(fresh.stats.cache_hits.values())
+
+
+def test_kernels_for_other_types_lie_beside_each_other(folder: Path) -> None:
+    kernel(load64.py_func)  # type: ignore[attr-defined]
+    assert cold()
+    expected = [loaded("u1")[0][0], loaded("i8")[0][0]]
+    assert not cold()
+    files = sorted(folder.rglob("*load64*"))
     assert len(files) == 2
-    was_cold, values, hits = load(tmp_path, "u1", "i8")
-    assert (was_cold, hits) == (False, 2)
-    assert values == load(tmp_path / "new", "u1", "i8")[1]
-    files[0].write_bytes(files[1].read_bytes())  # another kernel's code is told by what it says of itself
-    assert load(tmp_path, "u1", "i8")[1:] == [values, 1]
+    assert loaded("u1", "i8") == (expected, 2)
+    files[0].write_bytes(files[1].read_bytes())  # another type's code is told by what it says of itself
+    assert loaded("u1", "i8") == (expected, 1)
 
 
 def test_what_other_sources_gave_is_not_taken_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,11 +84,11 @@ def test_a_part_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_two_processes_compile_what_a_third_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+@pytest.mark.usefixtures("folder")
+def test_two_processes_compile_what_a_third_loads() -> None:
     code = "import numpy; from penstock.transforms.kernels.text import load64; load64(numpy.arange(9, dtype='{}'), 0)"
     compile_apart([partial(exec, code.format(kind)) for kind in ("u1", "i8", "u4")], 2)
-    assert load(tmp_path, "u1", "i8", "u4")[::2] == [False, 3]
+    assert loaded("u1", "i8", "u4")[1] == 3
 
 
 def test_a_part_that_fails_is_told_by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
