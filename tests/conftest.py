@@ -12,11 +12,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from small_run import recipe_over
 
-from penstock.pipelines.compiling import compile_kernels
-from penstock.pipelines.recipe import Dedup
-from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, LanguageId
-from penstock.transforms.kernels.cache import cold
-
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -26,13 +21,6 @@ PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthChe
 settings.register_profile("repeatable", derandomize=True, **PATIENT)
 settings.register_profile("random", **PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Compile the kernels once, on every core, before the processes start that would each compile them."""
-    if cold() and getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        rules = [GopherRepetition(), GopherQuality(), C4Quality(), FineWebQuality()]
-        compile_kernels([LanguageId(), *rules], Dedup())
 
 
 @pytest.fixture(scope="session")

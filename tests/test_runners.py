@@ -11,7 +11,6 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +26,13 @@ HERE = Path(__file__).parent
 IN_PROCESS = RunnerOptions(in_process=True)
 TWO_WORKERS = RunnerOptions(workers=2)
 EVERYWHERE = pytest.mark.parametrize("options", [IN_PROCESS, TWO_WORKERS], ids=["in_process", "two_workers"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_session() -> Iterator[None]:
+    """What the workers of all these tests are forked from: to start it takes 2 s."""
+    with session(TWO_WORKERS):
+        yield
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def test_expands_chunks_of_the_plan_in_a_worker(jobs: ModuleType, tmp_path: Path
 def test_workers_start_one_by_one_where_forks_are_not_safe(
     jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.pipelines.runners.forking", lambda module: nullcontext())
+    monkeypatch.setattr("penstock.pipelines.workers.fork_server", lambda: None)
     run_job(Job("few", [jobs.Number(3)], partial(jobs.remainder, str(tmp_path))), TWO_WORKERS)
     assert (tmp_path / "task-3").read_text() != str(os.getpid())
     with pytest.raises(RunError, match="a worker process was killed by SIGKILL while at number 1;"):
