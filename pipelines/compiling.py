@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..transforms import ExtractHtml
 from ..transforms.kernels.cache import cold
 from ..transforms.step import Step
-from .fork_server import boot, import_path
+from .fork_server import start
 from .ingest import warm
 from .match import warm_match
 from .recipe import Dedup
 from .runners_preflight import cores
+from .steps import built_in
 
 
 def compile_kernels(steps: Sequence[Step], dedup: Dedup | None) -> Callable[[], None]:
     """Have all that these steps and this deduplication use compiled; give the call that loads it into a process."""
     # A user's own step has nothing of ours to compile.
-    own = [step for step in steps if type(step).__module__.startswith("penstock.")]
+    own = list(filter(built_in, steps))
     if cold() and cores() > 1:
         kernels = [step for step in own if not isinstance(step, ExtractHtml)]
         parts = [partial(load_kernels, [step], None) for step in kernels]
@@ -55,10 +54,8 @@ def compile_apart(calls: Sequence[Callable[[], None]], processes: int) -> None:
 
 
 def _start(calls: Sequence[Callable[[], None]]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", boot(__name__, "make_calls"), pickle.dumps(calls).hex()]
-    environment = dict(os.environ, PYTHONPATH=import_path())
     silent = subprocess.DEVNULL
-    return subprocess.Popen(command, env=environment, stdin=silent, stdout=silent, stderr=silent)
+    return start(__name__, "make_calls", pickle.dumps(calls).hex(), stdout=silent, stderr=silent)
 
 
 def make_calls(pickled: str) -> None:

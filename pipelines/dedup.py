@@ -28,28 +28,19 @@ def dedup_recipe(
     """
     fields = {"text": text_field, "id": id_field}
     named: dict[str, Any] = replace_inputs({"input": {"fields": fields}}, inputs)
+    # Survivors are written in the format of the first file, as far as they can be; pages want their text extracted.
+    kinds = [detect_format(entry.path) for item in named.values() for entry in list_files(item["path"])]
     minhash = None if exact_only else {"bands": bands, "rows": rows, "ngram": ngram}
     return Recipe.from_value(
         {
             "name": "dedup",
             "inputs": named,
-            "steps": ["extract_html"] if holds_pages(named) else [],
+            "steps": ["extract_html"] if "warc" in kinds else [],
             "dedup": {"exact": True, "minhash": minhash, "keep": keep},
-            "text": {"format": output_format or format_of(named)},
+            "text": {"format": output_format or ("jsonl" if kinds[0] == "jsonl" else "parquet")},
         },
         "penstock dedup",
     )
-
-
-def format_of(inputs: dict[str, Any]) -> str:
-    """Give the format of the first input's first file, as far as survivors can be written in it."""
-    entries = list_files(next(iter(inputs.values()))["path"])
-    return "jsonl" if entries and detect_format(entries[0].path) == "jsonl" else "parquet"
-
-
-def holds_pages(inputs: dict[str, Any]) -> bool:
-    """Whether an input's files are web archives, whose text is to be extracted first."""
-    return any(detect_format(entry.path) == "warc" for item in inputs.values() for entry in list_files(item["path"]))
 
 
 def texts_of(patterns: Sequence[str], text_field: str = "text") -> Iterator[str]:

@@ -6,11 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .. import CorruptDataError, RequestError
+from .. import RequestError
+from ..sharding.dataset import MANIFEST, read_manifest
 from ..sharding.store import Store
 from .tables import PartFiles, read_parts
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,6 @@ class RunDirectory:
     def kinds(self) -> list[str]:
         """Name the recipe's steps in order."""
         return list(self.manifest.get("steps") or ())
-
-
-def read_manifest(run: Store) -> dict[str, Any]:
-    """Read the manifest of the run that lies at `run`; CorruptDataError where it is damaged."""
-    try:
-        return dict(json.loads(run.read(MANIFEST)))
-    except (ValueError, TypeError) as error:
-        raise CorruptDataError(
-            f"{run.url}/{MANIFEST} is damaged: {error}; run the same recipe again, which writes it anew"
-        ) from error
 
 
 def write_manifest(run: Store, manifest: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -41,11 +41,11 @@ class ForkServer:
         self._codes: dict[int, int] = {}
         self._forks = 0
         # The server must have no threads, those of a numeric library included.
-        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONPATH": import_path()}
-        command = [sys.executable, "-c", boot(module, "serve_workers"), str(theirs.fileno())]
+        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
+        end = theirs.fileno()
         # A session of its own: Ctrl-C reaches the client alone, which then ends its workers.
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+        self._process = start(
+            module, "serve_workers", str(end), environment=environment, pass_fds=[end], start_new_session=True
         )
         theirs.close()
 
@@ -178,7 +178,7 @@ def forking(module: str) -> Iterator[None]:
 def _forget() -> None:
     """Begin without a server in a process that the client forked: the pipe is its parent's."""
     _Shared.lock, _Shared.server, _Shared.users = threading.Lock(), None, 0
-    _Shared.used, _Shared.lost = False, _Shared.used or _Shared.lost
+    _Shared.lost = _Shared.used
 
 
 if hasattr(os, "register_at_fork"):
@@ -188,6 +188,15 @@ if hasattr(os, "register_at_fork"):
 def fork_server() -> ForkServer | None:
     """Give this process's fork server, where there is one."""
     return _Shared.server
+
+
+def start(
+    module: str, function: str, *words: str, environment: Mapping[str, str] = os.environ, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process of this Python and import path that calls a module's function with these words."""
+    command = [sys.executable, "-c", boot(module, function), *words]
+    environment = {**environment, "PYTHONPATH": import_path()}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
 
 
 def boot(module: str, function: str) -> str:

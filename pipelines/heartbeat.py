@@ -39,7 +39,7 @@ class Heartbeat:
     def __enter__(self) -> Heartbeat:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            left = [beat for beat in dead_beats(self._path.parent) if beat["task"] == self._path.stem]
+            left = [beat for beat in dead(heartbeats_in(self._path.parent)) if beat["task"] == self._path.stem]
             self._left = left[0]["at"] if left else None
         return self
 
@@ -115,9 +115,9 @@ def _this_process() -> list[Any]:
     return [socket.gethostname(), os.getpid()]
 
 
-def dead_beats(folder: Path) -> list[dict[str, Any]]:
-    """Read the signs of life of processes that live no more, as far as this machine can tell."""
-    return [beat for beat in heartbeats_in(folder) if not _lives(*beat.get("process") or ("", 0))]
+def dead(beats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep the signs of life of processes that live no more, as far as this machine can tell."""
+    return [beat for beat in beats if not _lives(*beat.get("process") or ("", 0))]
 
 
 def _lives(host: str, process: int) -> bool:
@@ -135,8 +135,7 @@ def _lives(host: str, process: int) -> bool:
 def deaths(run: Store) -> list[str]:
     """Say, of each task that ended without an end, what it was at; a single record is one that can be set aside."""
     said = []
-    folder = run.local(FOLDER)
-    for beat in dead_beats(folder) if folder is not None and folder.is_dir() else ():
+    for beat in dead(heartbeats(run)):
         at = beat.get("at")
         if at is None:
             continue

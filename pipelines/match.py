@@ -54,6 +54,11 @@ def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part]) -> Stage:
     return Stage.of(run, "duplicates", value, package_versions("pyarrow", "numba"))
 
 
+def sign_key(part: Part) -> str:
+    """Name the receipt of a part's signatures."""
+    return f"sign-{part.number:06d}"
+
+
 @dataclass(frozen=True)
 class Sign:
     """Digest one part: signatures, repeats within the part, and what the shuffle needs of the rest."""
@@ -64,7 +69,7 @@ class Sign:
 
     def __call__(self, part: Part) -> Iterator[tuple[str, bytes]]:
         """Commit the part's signatures unless they stand; emit (band and range, packed digests and addresses)."""
-        receipt = run_task(self.stage, f"sign-{part.number:06d}", partial(self.compute, part))
+        receipt = run_task(self.stage, sign_key(part), partial(self.compute, part))
         for band in self.shuffle.bands:
             at = f"band{band:+04d}"
             if at not in receipt["bands"]:
@@ -174,7 +179,7 @@ def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], launch: Callable[[J
 
     `launch` runs a job; `local` says that its shuffle lies in this machine's memory, so that bands go in rounds.
     """
-    signs = [f"sign-{part.number:06d}" for part in parts]
+    signs = list(map(sign_key, parts))
     done = stage.receipt("clusters")
     if done is not None and set(signs) <= stage.committed():
         return done

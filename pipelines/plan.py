@@ -20,6 +20,7 @@ from ..sharding.store import Store
 from ..transforms import ExtractHtml
 from ..transforms.readers import Piece, check_fields, detect_format, list_files, split
 from .recipe import Recipe, digest
+from .steps import built_in
 from .tables import get_table, put_table
 
 CHUNK_TASKS = 200
@@ -103,8 +104,11 @@ def cut_files(recipe: Recipe, source: str) -> Iterator[tuple[Piece, str, list[tu
     item = recipe.inputs[source]
     entries = list_files(item.path)
     kinds = [item.format if item.format != "auto" else detect_format(entry.path) for entry in entries]
-    own = all(type(step).__module__.startswith("penstock.") for step in recipe.steps)
-    if "warc" in kinds and own and not any(isinstance(step, ExtractHtml) for step in recipe.steps):
+    if (
+        "warc" in kinds
+        and all(map(built_in, recipe.steps))
+        and not any(isinstance(step, ExtractHtml) for step in recipe.steps)
+    ):
         raise RecipeError(
             f"steps: the input {source!r} holds WARC files, whose pages have no text until a step extracts it: put "
             "extract_html first"

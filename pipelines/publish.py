@@ -175,15 +175,14 @@ def merge_key(key: str) -> str:
     return f"validation-{digest(key)[:20]}"
 
 
-def published(stage: Stage, tasks: Sequence[ShardTask], share: float) -> bool:
-    """Whether every shard stands, and every validation shard that their slices are for."""
+def published(stage: Stage, tasks: Sequence[ShardTask], share: float) -> list[Receipt] | None:
+    """Read the shards' receipts; None unless all stand, and every validation shard that their slices are for."""
     committed, keys = stage.committed(), [task.key for task in tasks]
     if not set(keys) <= committed:
-        return False
-    receipts = zip(tasks, stage.receipts(keys), strict=True)
-    return {
-        merge_key(validation_key(task, share)) for task, receipt in receipts if receipt["validation"] is not None
-    } <= committed
+        return None
+    receipts = stage.receipts(keys)
+    held_out = [task for task, receipt in zip(tasks, receipts, strict=True) if receipt["validation"] is not None]
+    return receipts if {merge_key(validation_key(task, share)) for task in held_out} <= committed else None
 
 
 def validation_key(task: ShardTask, share: float) -> str:

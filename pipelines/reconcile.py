@@ -48,7 +48,7 @@ def check_part(receipt: Receipt) -> None:
         tally["kept"],
         sum(group["documents"] for group in receipt["row_groups"]),
     )
-    written = sum(int(group["id_sum"]) for group in receipt["row_groups"]) % WORD
+    written = added(receipt["row_groups"], "id_sum")
     check(f"{place}: id sum of documents kept ≠ that of documents written", int(tally["id_sum_kept"]), written)
     for fate in ("kept", "rejected", "quarantined"):
         named = sum(count for key, (count, _) in tally["funnel"].items() if key.split("|")[1] == fate)

@@ -27,7 +27,7 @@ from .directory import write_manifest
 from .fork_server import fork_server
 from .heartbeat import deaths, forget
 from .ingest import Ingest, check_streams, ingest_stage
-from .match import match, match_stage
+from .match import match, match_stage, sign_key
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
@@ -204,7 +204,7 @@ def duplicates(state: Run, parts: Sequence[Part]) -> Receipt | None:
     if state.recipe.dedup is None:
         return None
     stage = match_stage(state.store, state.recipe.dedup, parts)
-    keys = [f"sign-{part.number:06d}" for part in parts]
+    keys = list(map(sign_key, parts))
     with state.progress.stage(stage, "duplicates", keys):
         local = state.options.runner == "local"
         receipt = match(
@@ -266,11 +266,11 @@ def publish(
     tasks = deal(groups, recipe.seed, recipe.tokens.shard_bytes)
     keys = [task.key for task in tasks]
     with state.progress.stage(stage, "tokens", keys):
-        if not published(stage, tasks, recipe.tokens.validation):
+        if (receipts := published(stage, tasks, recipe.tokens.validation)) is None:
             work = Publish(stage, recipe, survivors, tokenizer, vocabulary)
             job = Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary))
             state.launch(job, len(tasks), state.text_bytes)
-    receipts = stage.receipts(keys)
+            receipts = stage.receipts(keys)
     validations = stage.receipts(sorted(key for key in stage.committed() if key.startswith("validation-")))
     check_readers(groups, receipts, removed, "tokens", ("train", "validation"))
     check_shards(receipts, validations)

@@ -78,29 +78,32 @@ class Stage:
 
     def receipt(self, key: str) -> Receipt | None:
         """Read a task's receipt; None where the task is not committed."""
-        name = receipt_name(key)
         try:
-            return self._parsed(self.store.read(name), name)
+            return self._parsed(self.store.read(receipt_name(key)), key)
         except FileNotFoundError:
             return None
 
-    def _parsed(self, body: bytes, name: str) -> Receipt:
+    def _parsed(self, body: bytes, key: str) -> Receipt:
         try:
             receipt = json.loads(body)
             if not isinstance(receipt, dict) or COST not in receipt:
                 raise ValueError("it is no receipt")
             return receipt
         except ValueError as error:
-            raise CorruptDataError(
-                f"{self.store.url}/{name} is damaged: {error}; remove it and run the same command again, which runs "
-                "its task anew"
-            ) from error
+            raise self.damaged(key, error) from error
+
+    def damaged(self, key: str, why: object) -> CorruptDataError:
+        """Say that a task's receipt cannot be used, and what to do."""
+        return CorruptDataError(
+            f"{self.store.url}/{receipt_name(key)} is damaged: {why}; remove it and run the same command again, which "
+            "runs its task anew"
+        )
 
     def commit(self, key: str, receipt: Receipt) -> Receipt:
         """Put a task's receipt if there is none; give the one that stands."""
         crash_point("receipt-about-to-be-put")
         body = json.dumps(receipt, sort_keys=True, separators=(",", ":")).encode()
-        standing = self._parsed(self.store.commit_once(receipt_name(key), body), receipt_name(key))
+        standing = self._parsed(self.store.commit_once(receipt_name(key), body), key)
         if without_cost(standing) != without_cost(json.loads(body)):
             raise CommitConflictError(
                 f"task {key} of stage {self.name}/{self.hash} gave other content than what is committed there: "

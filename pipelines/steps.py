@@ -72,9 +72,14 @@ def identified(step: Step) -> Step:
     """Refuse a step whose output could not be told from another's."""
     if not hasattr(step, "fingerprint"):
         step_state(step)
-    if not type(step).__module__.startswith("penstock."):
+    if not built_in(step):
         source_of(step)
     return step
+
+
+def built_in(step: Step) -> bool:
+    """Whether a step is penstock's own, and not a user's."""
+    return type(step).__module__.startswith("penstock.")
 
 
 def step_kind(step: Step) -> str:
@@ -85,10 +90,10 @@ def step_kind(step: Step) -> str:
 def step_fingerprint(step: Step) -> dict[str, Any]:
     """Name everything that decides a step's output; a custom step's module is hashed by its source."""
     own: dict[str, Any] = step.fingerprint() if hasattr(step, "fingerprint") else step_state(step)
-    module = type(step).__module__
-    if module.startswith("penstock."):
+    if built_in(step):
         return own
-    return {**own, "name": f"{module}:{type(step).__qualname__}", "source": hashlib.sha256(source_of(step)).hexdigest()}
+    name, source = f"{type(step).__module__}:{type(step).__qualname__}", hashlib.sha256(source_of(step)).hexdigest()
+    return {**own, "name": name, "source": source}
 
 
 def source_of(step: Step) -> bytes:
@@ -119,7 +124,7 @@ def step_state(step: Step) -> dict[str, Any]:
 
 def dump_step(step: Step) -> Any:
     """Write a step as a recipe names it."""
-    if type(step).__module__.startswith("penstock."):
+    if built_in(step):
         return {step_kind(step): step_state(step)}
     state = step_fingerprint(step) if hasattr(step, "fingerprint") else step_state(step)
     return {f"{type(step).__module__}:{type(step).__name__}": state}

@@ -6,11 +6,9 @@ What one stage hands to the next (documents, signatures) is not looked for: it m
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .. import CorruptDataError
 from ..sharding.dataset import run_manifest
 from ..sharding.store import MissingObjectError, Store
 from ..sharding.tools import refuse
@@ -31,34 +29,34 @@ def verify(path: str | Path) -> dict[str, Any]:
     manifest = found[1]
     report: dict[str, Any] = {"verified": True} if manifest["stages"]["tokens"] is None else verify_tokens(path)
     if stage := manifest["stages"].get("text"):
-        report["text"] = _texts(store.child(f"text/{stage}"), manifest["kept"])
+        report["text"] = _texts(store, stage, manifest["kept"])
     tables = sorted(name for name in manifest["tables"].values() if name is not None)
     refuse([problem for name in tables if (problem := _problem(store, name, _maker(name))[1])])
     return {**report, "tables": tables}
 
 
-def _texts(stage: Store, kept: int) -> dict[str, int]:
+def _texts(run: Store, stage_hash: str, kept: int) -> dict[str, int]:
     """Check the files of a `text` stage."""
-    receipts = [_receipt(stage, name) for name in stage.list("receipts/")]
-    checked = [_problem(stage, text, "") for text, _ in receipts if text is not None]
-    documents = sum(count for _, count in receipts)
+    from .stage import Stage  # brings what a run needs, and token files do not
+
+    stage = Stage("text", stage_hash, run, ())
+    keys = sorted(stage.committed())
+    checked, documents = [], 0
+    for key, receipt in zip(keys, stage.receipts(keys), strict=True):
+        try:
+            text, count = receipt["text"], int(receipt["documents"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise stage.damaged(key, repr(error)) from error
+        documents += count
+        if text is not None:
+            checked.append(_problem(stage.store, text, ""))
     problems = [problem for _, problem in checked if problem]
     if documents != kept:
-        problems.append(f"{stage.url}: its receipts name {documents} documents, the manifest says {kept} were kept")
+        problems.append(
+            f"{stage.store.url}: its receipts name {documents} documents, the manifest says {kept} were kept"
+        )
     refuse(problems)
     return {"files": len(checked), "documents": documents, "bytes": sum(size for size, _ in checked)}
-
-
-def _receipt(stage: Store, name: str) -> tuple[str | None, int]:
-    """Read of a receipt which file it is for, and how many documents that holds."""
-    try:
-        receipt = json.loads(stage.read(name))
-        return receipt["text"], int(receipt["documents"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptDataError(
-            f"{stage.url}/{name} is damaged: {error!r}; remove it and run the same command again, which runs its task "
-            "anew"
-        ) from error
 
 
 def _maker(table: str) -> str:

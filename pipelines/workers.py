@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ from apache_beam.transforms.environments import Environment, python_sdk_capabili
 from apache_beam.utils import thread_pool_executor
 
 from .failures import Desk, marked
-from .fork_server import Fork, boot, fork_server, import_path, serve_forks
+from .fork_server import Fork, fork_server, serve_forks, start
 
 URN = "penstock:environment:worker_process:v1"
 GRACE_SECONDS = 5.0  # for a worker that is to stop; what is cut short is done again on resume
@@ -40,10 +39,9 @@ def launch(control: str, worker_id: str, desk: Desk) -> Worker:
     """
     if (server := fork_server()) is not None:
         return server.fork(control, worker_id, desk.path)
-    environment = dict(os.environ, PYTHONPATH=import_path())
-    command = [sys.executable, "-c", boot(__name__, "serve"), control, worker_id, desk.path, str(os.getpid())]
+    words = control, worker_id, desk.path, str(os.getpid())
     # A session of its own: Ctrl-C reaches the client alone, which then ends its workers.
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    return start(__name__, "serve", *words, start_new_session=True)
 
 
 def serve_workers(pipe: str) -> None:

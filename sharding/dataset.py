@@ -13,6 +13,8 @@ from .format import Generation
 from .shard import ShardReader
 from .store import Store
 
+MANIFEST = "manifest.json"
+
 
 def write_generation(store: Store, generation: Generation) -> None:
     """Commit a generation; one that stands must be equal, or CommitConflictError."""
@@ -83,14 +85,18 @@ def run_manifest(store: Store) -> tuple[Store, dict[str, Any]] | None:
     """Read the manifest of the run whose folder, or whose `tokens/`, lies at `store`; None where there is no run."""
     above, _, folder = store.url.rpartition("/")
     for run in (store, Store(above or "/", **store.options)):
-        if (run is store or folder == "tokens") and run.exists("manifest.json"):
-            try:
-                manifest = dict(json.loads(run.read("manifest.json")))
-                manifest["stages"]["tokens"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise CorruptDataError(
-                    f"{run.url}/manifest.json is damaged, or no run's: {error!r}; run the same recipe again, which "
-                    "writes it anew"
-                ) from error
-            return run, manifest
+        if (run is store or folder == "tokens") and run.exists(MANIFEST):
+            return run, read_manifest(run)
     return None
+
+
+def read_manifest(run: Store) -> dict[str, Any]:
+    """Read the manifest of the run that lies at `run`; CorruptDataError where it is damaged."""
+    try:
+        manifest = dict(json.loads(run.read(MANIFEST)))
+        manifest["stages"]["tokens"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptDataError(
+            f"{run.url}/{MANIFEST} is damaged, or no run's: {error!r}; run the same recipe again, which writes it anew"
+        ) from error
+    return manifest

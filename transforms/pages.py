@@ -50,15 +50,15 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     except ValueError as error:
         rows.quarantine(place, str(error), body, url)
         return
-    head, page = record.http_headers, None
+    head, page = record.http_headers, b""
     kind = _said_type(head, record.headers)
-    if kind is None and head.status_code == 200:
+    if head.status_code == 200 and (kind is None or kind in _HTML):
         try:
             page = _decode_body(head, block, largest)
         except ValueError as error:
             rows.quarantine(place, str(error), body, url)
             return
-        kind = _HTML[0] if _LOOKS_HTML.match(page) else None
+        kind = kind or (_HTML[0] if _LOOKS_HTML.match(page) else None)
     about: dict[str, Any] = {
         "content_type": kind,
         "date": record.headers.get("WARC-Date"),
@@ -69,11 +69,6 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     reason = "read/http_status" if head.status_code != 200 else None if kind in _HTML else "read/not_html"
     html, size = None, 0
     if reason is None:
-        try:
-            page = _decode_body(head, block, largest) if page is None else page
-        except ValueError as error:
-            rows.quarantine(place, str(error), body, url)
-            return
         html, about["charset"] = decode_page(page, _charset(head.get("Content-Type")))
         size = len(page)
         reason = None if html.strip() else "read/empty"
@@ -157,11 +152,11 @@ def decode_page(page: bytes, charset: str | None) -> tuple[str, str]:
     for mark, name in _BOMS:
         if page.startswith(mark):
             return page[len(mark) :].decode(name, "replace"), name
-    codecs = [codec for codec in map(_codec, _labels(page, charset)) if codec is not None]
-    for codec in dict.fromkeys(codecs):
+    codecs = list(dict.fromkeys(codec for codec in map(_codec, _labels(page, charset)) if codec is not None))
+    for codec in codecs:
         with suppress(UnicodeDecodeError):
             return page.decode(codec), codec
-    for codec in dict.fromkeys(codecs):
+    for codec in codecs:
         text = page.decode(codec, "replace")
         if _fits(text, page):
             return text, codec

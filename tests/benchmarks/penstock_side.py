@@ -60,14 +60,11 @@ def recipe(work: Path) -> dict[str, Any]:
 def warm_side(work: Path) -> dict[str, Any]:
     """Compile every kernel of the recipe; give CPU seconds, from the first import on."""
     from penstock import Recipe
-    from penstock.pipelines.ingest import warm
-    from penstock.pipelines.match import warm_match
+    from penstock.pipelines.compiling import load_kernels
 
     value = Recipe.from_value(recipe(work))
     start = time.process_time()
-    warm(value.steps)
-    assert value.dedup is not None
-    warm_match(value.dedup)
+    load_kernels(value.steps, value.dedup)
     return {"cpu_s": round(time.process_time() - start, 2)}
 
 
