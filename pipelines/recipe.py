@@ -16,7 +16,7 @@ from .. import InputError, RecipeError
 from ..tokenizer.vocab import vocabulary_files
 from ..transforms.minhash import MinHash
 from ..transforms.readers import Fields
-from .steps import StepField, step_fingerprint
+from .steps import StepField, files_of, step_fingerprint
 
 MiB = 1 << 20
 MOST_PIECES = 1_000_000  # of a vocabulary that is trained
@@ -281,16 +281,23 @@ def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
 
 
 def root_paths(value: dict[str, Any], folder: Path) -> None:
-    """Read relative paths of inputs, tokenizer and the language model from the recipe's folder."""
+    """Read relative paths, of inputs, of the tokenizer and of files that steps name, from the recipe's folder."""
 
-    def rooted(holder: Any, field: str = "path") -> None:
-        path = holder.get(field) if isinstance(holder, dict) else None
-        if isinstance(path, str) and path and "://" not in path and not Path(path).is_absolute():
-            holder[field] = str(folder / path)
+    def rooted(path: Any) -> Any:
+        if isinstance(path, list):
+            return [rooted(item) for item in path]
+        if isinstance(path, dict):
+            return {name: rooted(item) for name, item in path.items()}
+        local = isinstance(path, str) and path and "://" not in path and not Path(path).is_absolute()
+        return str(folder / path) if local else path
 
-    inputs, steps = value.get("inputs"), value.get("steps")
-    for item in inputs.values() if isinstance(inputs, dict) else ():
-        rooted(item)
-    for step in steps if isinstance(steps, list) else ():
-        rooted(step.get("language_id") if isinstance(step, dict) else None, "model")
-    rooted(value.get("tokenizer"))
+    inputs = value.get("inputs")
+    holders = [*(inputs.values() if isinstance(inputs, dict) else ()), value.get("tokenizer")]
+    places = [(holder, ("path",)) for holder in holders]
+    for steps in (value.get("steps"), value.get("final")):
+        named = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+        places += [(fields, files_of(kind)) for step in named for kind, fields in step.items()]
+    for holder, names in places:
+        for name in names if isinstance(holder, dict) else ():
+            if name in holder:
+                holder[name] = rooted(holder[name])

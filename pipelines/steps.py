@@ -68,6 +68,12 @@ def build_step(name: str, fields: dict[str, Any]) -> Step:
     return step
 
 
+def files_of(kind: Any) -> tuple[str, ...]:
+    """Name the fields of a kind of step that name files."""
+    files: tuple[str, ...] = getattr(transforms, KINDS[kind]).files if kind in KINDS else ()
+    return files
+
+
 def identified(step: Step) -> Step:
     """Refuse a step whose output could not be told from another's."""
     if not hasattr(step, "fingerprint"):

@@ -16,11 +16,12 @@ from penstock.pipelines import compiling
 from penstock.pipelines.compiling import compile_apart, compile_kernels, load_kernels
 from penstock.pipelines.runners_preflight import cores
 from penstock.transforms import ExtractHtml, GopherQuality
-from penstock.transforms.kernels import cache, kernel
-from penstock.transforms.kernels.cache import KernelFiles, cold
+from penstock.transforms.kernels import cache, kernel, text
+from penstock.transforms.kernels.cache import KernelFiles, cold, reached, sources
 from penstock.transforms.kernels.text import load64
 
 WORDS = np.arange(64, dtype=np.uint8)
+SOURCE = Path(text.__file__)
 
 
 @pytest.fixture
@@ -52,11 +53,11 @@ def test_kernels_for_other_types_lie_beside_each_other(folder: Path) -> None:
 
 
 def test_what_other_sources_gave_is_not_taken_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = KernelFiles(tmp_path, "text.words-1.py311")
+    files = KernelFiles(tmp_path, "text.words-1.py311", SOURCE)
     files.save("int64", "code")
     assert (files.load("int64"), files.load("int32")) == ("code", None)
-    monkeypatch.setattr(cache, "sources", lambda: "changed")
-    changed = KernelFiles(tmp_path, "text.words-1.py311")
+    monkeypatch.setattr(cache, "sources", lambda path: "changed")
+    changed = KernelFiles(tmp_path, "text.words-1.py311", SOURCE)
     assert changed.load("int64") is None
     changed.save("int64", "new code")
     assert len(list(tmp_path.iterdir())) == 1
@@ -65,9 +66,27 @@ def test_what_other_sources_gave_is_not_taken_and_goes(tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_kernel_hangs_on_its_file_and_on_those_it_imports(tmp_path: Path) -> None:
+    for name, body in {"__init__": "", "a": "from .b import x", "b": "from .c import y", "c": "", "d": ""}.items():
+        (tmp_path / f"{name}.py").write_text(body)
+    assert {path.stem for path in reached(tmp_path / "a.py")} == {"__init__", "a", "b", "c"}
+
+    def hashed() -> list[str]:
+        for held in (sources, cache.siblings):
+            held.cache_clear()
+        return [sources(tmp_path / f"{name}.py") for name in "abd"]
+
+    before = hashed()
+    (tmp_path / "c.py").write_text("# changed")
+    after = hashed()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+    (tmp_path / "__init__.py").write_text("# changed")
+    assert not set(hashed()) & set(after)
+
+
 @pytest.mark.parametrize("damage", [lambda body: b"", lambda body: body[:-1], lambda body: body[:-1] + b"?"])
 def test_damaged_code_is_compiled_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    files = KernelFiles(tmp_path, "text.words-1.py311")
+    files = KernelFiles(tmp_path, "text.words-1.py311", SOURCE)
     files.save("int64", "code")
     (path,) = tmp_path.iterdir()
     path.write_bytes(damage(path.read_bytes()))
@@ -77,7 +96,7 @@ def test_damaged_code_is_compiled_anew(tmp_path: Path, damage: Callable[[bytes],
 
 
 def test_a_part_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
-    files = KernelFiles(tmp_path, "text.words-1.py311")
+    files = KernelFiles(tmp_path, "text.words-1.py311", SOURCE)
     (tmp_path / files._path("int64").name).mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         files.save("int64", "code")

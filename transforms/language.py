@@ -40,6 +40,7 @@ class LanguageId(StepModel):
     (['de', 'en'], ['language_id/not_wanted', None])
     """
 
+    files = ("model",)
     kind: Literal["language_id"] = "language_id"
     languages: tuple[str, ...] | None = None  # labels to keep, as the model writes them; None keeps all
     minimum: Share = 0.0  # kept if score > minimum

@@ -46,12 +46,15 @@ class Step(Protocol):
 class StepModel(BaseModel):
     """A step that a recipe can name: frozen, strict about its fields, equal by value, fingerprinted.
 
-    `version` is raised when decisions or output change, and is covered by the stage's hash.
+    `version` is raised when decisions or output change, and is covered by the stage's hash. `files` are the fields that
+    name files (one, a list, or a mapping of them): a recipe reads them from its own folder, and a step's fingerprint
+    has digests of their bytes in the place of their paths.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     version: ClassVar[int] = 1
+    files: ClassVar[tuple[str, ...]] = ()
     kind: str
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:

@@ -3,11 +3,12 @@
 numba's own cache numbers those files and lists them in an index. Two processes that compile a kernel for different
 types at one moment can both take the first number: then the index leads one of them to the other's machine code, for
 good. Here there is no index, and a name is never taken twice. Nor does numba see that a kernel which calls another is
-stale when only the other's file changed: here all kernels' sources decide every name.
+stale when only the other's file changed: here the sources of a kernel's module and of all that it imports decide.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import pickle
@@ -31,16 +32,17 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = self.files = KernelFiles(Path(self.cache_path), self._impl.filename_base)
+        source = Path(function.__code__.co_filename)
+        self._cache_file = self.files = KernelFiles(Path(self.cache_path), self._impl.filename_base, source)
         _CACHES.append(self)
 
 
 class KernelFiles:
     """The files of one kernel. numba calls `save` and `load`."""
 
-    def __init__(self, folder: Path, kernel: str) -> None:
+    def __init__(self, folder: Path, kernel: str, source: Path) -> None:
         self.folder = folder
-        self.stem = f"{kernel}.{sources()}"
+        self.stem = f"{kernel}.{sources(source)}"
         self._kernel = kernel
 
     def _path(self, key: Any) -> Path:
@@ -80,12 +82,34 @@ class KernelFiles:
 
 
 @cache
-def sources() -> str:
-    """Hash what kernels are compiled from: their sources, and numba's release."""
+def sources(path: Path) -> str:
+    """Hash what the kernels of a file are compiled from: it, the siblings that it imports, and numba's release."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for source in sorted(reached(path)):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def reached(path: Path) -> set[Path]:
+    """Give a file and the siblings that it imports, and those that they do."""
+    found, open_ = {path}, [path]
+    while open_:
+        for sibling in siblings(open_.pop()) - found:
+            found.add(sibling)
+            open_.append(sibling)
+    return found
+
+
+@cache
+def siblings(path: Path) -> frozenset[Path]:
+    """Give the files beside one that it imports by `from .name import`; `__init__.py` decides how all are compiled."""
+    names = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+    ]
+    files = [path.with_name("__init__.py"), *(path.with_name(f"{name}.py") for name in names)]
+    return frozenset(file for file in files if file.exists())
 
 
 def cold() -> bool:
