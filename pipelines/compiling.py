@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..transforms import ExtractHtml
 from ..transforms.kernels.cache import cold
 from ..transforms.step import Step
 from .fork_server import start
@@ -23,8 +22,7 @@ def compile_kernels(steps: Sequence[Step], dedup: Dedup | None) -> Callable[[], 
     # A user's own step has nothing of ours to compile.
     own = list(filter(built_in, steps))
     if cold() and cores() > 1:
-        kernels = [step for step in own if not isinstance(step, ExtractHtml)]
-        parts = [partial(load_kernels, [step], None) for step in kernels]
+        parts = [partial(load_kernels, [step], None) for step in own]
         compile_apart([*([] if dedup is None else [partial(load_kernels, (), dedup)]), *parts], cores())
     load = partial(load_kernels, own, dedup)
     load()

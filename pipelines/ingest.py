@@ -267,6 +267,7 @@ def warm(steps: Sequence[Step]) -> None:
         "path": ["warm"] * 2,
         "place": [0, 1],
         "text": [text, "déjà vu"],
+        "html": [None, "<p>Enough to <b>compile</b> by."],
     }
     batch = pa.RecordBatch.from_arrays(
         [pa.array(values.get(item.name, [None, None]), item.type) for item in DOCUMENT], schema=DOCUMENT

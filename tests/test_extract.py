@@ -15,7 +15,7 @@ from read_rows import rows_of
 
 from penstock import MissingExtraError
 from penstock.transforms import extract
-from penstock.transforms.extract import MOST_WORK, ExtractHtml, most_attributes, nesting, refuse_page
+from penstock.transforms.extract import MOST_TAGS, MOST_WORK, ExtractHtml, most_attributes, nesting, refuse_page
 from penstock.transforms.schema import DOCUMENT
 from penstock.transforms.step import Outcome
 
@@ -98,12 +98,14 @@ def test_a_page_without_text_is_rejected(page: str) -> None:
     assert outcome.batch.column("html").null_count == 1
 
 
-@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
+@pytest.mark.parametrize("extractor", ["penstock", "resiliparse", "trafilatura"])
 @pytest.mark.parametrize(
     "word",
     ["a\0b", "😀 漢字", "مرحبا שלום", "\ufffd\u2028\x85\x0b\x1f", "x" * (1 << 20), "&#0;&#xD800;&#x110000;&bogus;"],
 )
-def test_odd_characters_stay_valid_text(extractor: Literal["resiliparse", "trafilatura"], word: str) -> None:
+def test_odd_characters_stay_valid_text(
+    extractor: Literal["penstock", "resiliparse", "trafilatura"], word: str
+) -> None:
     if extractor == "trafilatura":
         pytest.importorskip("trafilatura")
     outcome = ExtractHtml(extractor=extractor).apply(batch(ARTICLE.replace("something", word)))
@@ -138,7 +140,9 @@ def test_an_extractor_that_fails_sets_the_page_aside(monkeypatch: pytest.MonkeyP
         return "\ud800" if "surrogate" in page else page
 
     monkeypatch.setattr(extract, "_resiliparse", lambda step: fails)
-    outcome = ExtractHtml().apply(batch("good", "bad" * 600_000, "panic", "surrogate", "also good"))
+    outcome = ExtractHtml(extractor="resiliparse").apply(
+        batch("good", "bad" * 600_000, "panic", "surrogate", "also good")
+    )
     assert texts(outcome) == ["good", None, None, None, "also good"]
     failed = ["RuntimeError", "PanicException", "UnicodeEncodeError"]
     assert outcome.errors is not None
@@ -151,7 +155,7 @@ def test_an_extractor_that_fails_sets_the_page_aside(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(extract, "_resiliparse", lambda step: interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ExtractHtml().apply(batch("page"))
+        ExtractHtml(extractor="resiliparse").apply(batch("page"))
 
 
 HARD = {
@@ -174,7 +178,7 @@ HARD = {
 @pytest.mark.parametrize("number", range(len(HARD)))
 def test_a_page_that_would_hold_a_worker_is_set_aside(number: int) -> None:
     page, words = list(HARD.items())[number]
-    outcome = ExtractHtml().apply(batch(ARTICLE, page))
+    outcome = ExtractHtml(extractor="resiliparse").apply(batch(ARTICLE, page))
     assert outcome.errors is not None
     assert outcome.errors.null_count == 1
     assert words in outcome.errors[1].as_py()
@@ -198,6 +202,25 @@ EASY = {
 def test_a_page_that_is_only_large_or_odd_is_extracted(number: int) -> None:
     page, word = list(EASY.items())[number]
     assert word in text_of(page, main_content=False)
+    assert word in text_of(page, main_content=False, extractor="resiliparse")
+
+
+@pytest.mark.parametrize(
+    "number", [at for at, page in enumerate(HARD) if page.startswith(("<div", "<art", "<x-y", "<rp", "<opt", "<body"))]
+)
+def test_what_holds_a_library_does_not_hold_the_kernels(number: int) -> None:
+    assert text_of(list(HARD)[number] + "<p>The end.", main_content=False).endswith("The end.")
+
+
+def test_a_page_too_large_for_the_kernels_is_set_aside() -> None:
+    outcome = ExtractHtml().apply(batch(ARTICLE, "<b>" * (MOST_TAGS + 1), "x " * (9 << 20), "<b>" * 100_000 + "x"))
+    assert outcome.errors is not None
+    assert [error and error[:22] for error in outcome.errors.to_pylist()] == [
+        None, "the page has more than", "the page has more than", None,
+    ]  # fmt: skip
+    assert outcome.raw is not None
+    assert [raw and len(raw) for raw in outcome.raw.to_pylist()] == [None, 1 << 20, 1 << 20, None]
+    assert texts(outcome)[3] == "x"
 
 
 def test_the_deepest_page_that_is_let_through_does_not_crash() -> None:
@@ -237,8 +260,10 @@ def test_trafilatura_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bad_step_is_refused() -> None:
-    with pytest.raises(ValidationError, match="form_fields is an option of resiliparse"):
+    with pytest.raises(ValidationError, match="form_fields is no option of trafilatura"):
         ExtractHtml(extractor="trafilatura", form_fields=True)
+    with pytest.raises(ValidationError, match="links is no option of penstock"):
+        ExtractHtml(extractor="penstock", links=True)
     with pytest.raises(ValidationError, match="holds what is no CSS selector"):
         ExtractHtml(skip_elements=("p[",))
     with pytest.raises(ValidationError):
@@ -253,8 +278,10 @@ def test_a_step_is_a_value_and_its_fingerprint_names_the_release() -> None:
     assert ExtractHtml.model_validate(step.model_dump()) == step
     print_ = step.fingerprint()
     assert print_["release"][0].isdigit()
-    assert (print_["kind"], print_["version"], print_["links"]) == ("extract_html", 1, True)
-    assert print_ != ExtractHtml().fingerprint()
+    assert (print_["kind"], print_["version"], print_["links"]) == ("extract_html", 2, True)
+    assert print_["extractor"] == "resiliparse"  # whose option it is
+    assert ExtractHtml().extractor == "penstock"
+    assert "release" not in ExtractHtml().fingerprint()
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")

@@ -1,7 +1,7 @@
-"""Turn HTML into text: resiliparse (35 MB/s of HTML a core) by default, trafilatura (0.4 MB/s) by choice.
+"""Turn HTML into text: by a compiled extractor of penstock's own, or by resiliparse or trafilatura.
 
-Both are quadratic in places, so a page that would hold a worker for minutes is set aside by counting its tags before it
-is parsed, never by a clock, which would decide otherwise on another machine.
+Those two are quadratic in places, so a page that would hold a worker for minutes is set aside by counting its tags
+before it is parsed, never by a clock, which would decide otherwise on another machine.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from .. import require
+from .kernels.html_text import extract as extract_own
 from .rows import RAW_BYTES
-from .step import Outcome, StepModel, with_columns
+from .step import Outcome, StepModel, utf8_buffers, with_columns
 
 #: Characters of a page that is still parsed. A parsed page takes up to 40 times its size in memory.
 LARGEST_PAGE = 16 << 20
 #: Tags times nesting depth of a page that is still parsed; measured with resiliparse 2.0.1: 50 ns each, so about 3 s.
 MOST_WORK = 1 << 26
+#: `<` of a page that penstock's own extractor parses, in time that grows with them: 110 bytes of memory each.
+MOST_TAGS = 1 << 21
 #: Attributes of one tag, and the squares of those of many summed up; parsing is quadratic in them (10,000 take 0.2 s).
 MOST_ATTRIBUTES, MOST_SQUARES = 10_000, 3 * 10_000**2
 #: Of these there may be so many on a page: parsing is quadratic in them (10,000 options take up to 4 s).
@@ -35,7 +40,12 @@ _NESTING = re.compile(
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<[a-z/!?]", re.IGNORECASE)
-_OWN_OPTIONS = ("list_bullets", "form_fields", "noscript", "post_meta", "skip_elements")  # that trafilatura has not
+#: Options that an extractor has not.
+_LACKS = {
+    "penstock": ("alt_texts", "links", "comments", "form_fields", "noscript", "post_meta", "skip_elements"),
+    "trafilatura": ("list_bullets", "form_fields", "noscript", "post_meta", "skip_elements"),
+    "resiliparse": (),
+}
 
 
 class ExtractHtml(StepModel):
@@ -44,20 +54,31 @@ class ExtractHtml(StepModel):
     Rows without html pass as they are. A page without text goes as `extract_html/empty`; one that cannot be extracted
     is set aside with an error. Text keeps line breaks between blocks, which the line rules need.
 
+    `penstock` leaves out what a page names as navigation, footer, side bar, consent, comments and the like, and lists
+    of links, and takes the part with the prose; it keeps code as it stands and the row of a table on one line.
+    Measured by `tests/benchmarks/extraction.py`: README has the figures beside the other two. `resiliparse`, also
+    taken where one of its options is set, and `trafilatura` (as FineWeb ran it) give what those libraries give.
+
     >>> page = pa.record_batch({"text": pa.nulls(1, pa.string()), "html": ["<nav>Home</nav><p>Hello <b>you</b>"]})
     >>> ExtractHtml(main_content=False).apply(page).batch.column("text").to_pylist()
     ['Home\\n\\nHello you']
     """
 
     kind: Literal["extract_html"] = "extract_html"
-    extractor: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    version = 2
+    extractor: Literal["penstock", "resiliparse", "trafilatura"] = "penstock"
     main_content: bool = Field(default=True, description="leave out navigation, headers, footers and advertisements")
     alt_texts: bool = Field(
-        default=False, description="keep the alternative texts of images (trafilatura: image references)"
+        default=False,
+        description="keep the alternative texts of images (resiliparse; trafilatura: image references)",
     )
-    links: bool = Field(default=False, description="write link targets behind their texts")
-    comments: bool = Field(default=False, description="keep readers' comments; FineWeb leaves them out")
-    list_bullets: bool = Field(default=True, description="write bullets and numbers before list items (resiliparse)")
+    links: bool = Field(default=False, description="write link targets behind their texts (not penstock)")
+    comments: bool = Field(
+        default=False, description="keep readers' comments, which FineWeb leaves out (resiliparse, trafilatura)"
+    )
+    list_bullets: bool = Field(
+        default=True, description="write bullets and numbers before list items (not trafilatura)"
+    )
     form_fields: bool = Field(default=False, description="keep form fields and their values (resiliparse)")
     noscript: bool = Field(default=False, description="keep what is shown where scripts do not run (resiliparse)")
     post_meta: bool = Field(default=True, description="keep author and date lines of posts (resiliparse)")
@@ -65,12 +86,23 @@ class ExtractHtml(StepModel):
         default=(), description="CSS selectors of elements to leave out (resiliparse)"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_extractor(cls, fields: Any) -> Any:
+        """Take resiliparse where one of its options is asked for, and no extractor."""
+        if isinstance(fields, dict) and "extractor" not in fields:
+            asked = [name for name in _LACKS["penstock"] if fields.get(name)]
+            if asked or fields.get("post_meta") is False:
+                return {**fields, "extractor": "resiliparse"}
+        return fields
+
     @model_validator(mode="after")
     def _fits_extractor(self) -> ExtractHtml:
-        if self.extractor == "trafilatura":
-            for name in _OWN_OPTIONS:
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} is an option of resiliparse; leave it out, or use extractor: resiliparse")
+        for name in _LACKS[self.extractor]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is no option of {self.extractor}; leave it out, or use extractor: resiliparse"
+                )
         if self.skip_elements:
             try:
                 _resiliparse(self)("<p>x</p>")
@@ -80,31 +112,53 @@ class ExtractHtml(StepModel):
 
     def fingerprint(self) -> dict[str, Any]:
         """Name what decides the text: the options, the step's version and the extractor's release."""
-        return {**super().fingerprint(), "release": _release(self.extractor)}
+        release = {} if self.extractor == "penstock" else {"release": _release(self.extractor)}
+        return {**super().fingerprint(), **release}
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Extract each page of the batch."""
-        extract = _resiliparse(self) if self.extractor == "resiliparse" else _trafilatura(self)
-        pages, texts = batch.column("html").to_pylist(), batch.column("text").to_pylist()
-        reasons: list[str | None] = [None] * len(pages)
-        errors: list[str | None] = [None] * len(pages)
-        raw: list[bytes | None] = [None] * len(pages)
-        for row, page in enumerate(pages):
-            if page is None:
-                continue
-            texts[row], errors[row] = extract_page(extract, page)
-            if errors[row] is not None:
-                raw[row] = page[:RAW_BYTES].encode()[:RAW_BYTES]
-            elif not texts[row]:
-                reasons[row] = "extract_html/empty"
-        columns = {"text": pa.array(texts, pa.string()), "html": pa.nulls(len(pages), pa.string())}
-        bad = any(error is not None for error in errors)
-        return Outcome(
-            with_columns(batch, columns),
-            pa.array(reasons, pa.string()),
-            pa.array(errors, pa.string()) if bad else None,
-            pa.array(raw, pa.binary()) if bad else None,
+        texts, errors = self._own(batch) if self.extractor == "penstock" else self._by_library(batch)
+        html = batch.column("html")
+        reasons = pc.if_else(
+            pc.and_(html.is_valid(), pc.equal(texts, "")), "extract_html/empty", pa.scalar(None, pa.string())
         )
+        texts = pc.if_else(html.is_valid(), texts, batch.column("text"))
+        columns = {"text": texts, "html": pa.nulls(len(batch), pa.string())}
+        bad = errors.null_count < len(batch)
+        raw = [
+            page.as_py()[:RAW_BYTES].encode()[:RAW_BYTES] if error.is_valid else None
+            for page, error in zip(html, errors, strict=True)
+        ] if bad else []  # fmt: skip
+        return Outcome(
+            with_columns(batch, columns), reasons, errors if bad else None, pa.array(raw, pa.binary()) if bad else None
+        )
+
+    def _own(self, batch: pa.RecordBatch) -> tuple[pa.StringArray, pa.StringArray]:
+        """Extract by penstock's kernels: texts, null where a page is refused, and why."""
+        html = batch.column("html")
+        sizes = pc.fill_null(pc.utf8_length(html), 0).to_numpy(zero_copy_only=False)
+        errors: list[str | None] = [None] * len(batch)
+        for row in np.flatnonzero(sizes > MOST_TAGS):  # a page has fewer tags than characters
+            errors[row] = refuse_large(html[row].as_py())
+        refused = pa.array(errors, pa.string())
+        pages = pc.if_else(refused.is_null(), html, pa.scalar(None, pa.string()))
+        offsets, data = extract_own(*utf8_buffers(pages), not self.main_content, self.list_bullets)
+        texts = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(data))
+        return pc.if_else(refused.is_null(), texts.cast(pa.string()), pa.scalar(None, pa.string())), refused
+
+    def _by_library(self, batch: pa.RecordBatch) -> tuple[pa.StringArray, pa.StringArray]:
+        """Extract page by page: texts, null where one cannot be extracted, and why."""
+        extract = _resiliparse(self) if self.extractor == "resiliparse" else _trafilatura(self)
+        pages = batch.column("html").to_pylist()
+        made = [(None, None) if page is None else extract_page(extract, page) for page in pages]
+        return pa.array([text for text, _ in made], pa.string()), pa.array([error for _, error in made], pa.string())
+
+
+def refuse_large(page: str) -> str | None:
+    """Say why a page would take too much memory; null where it would not."""
+    if len(page) > LARGEST_PAGE:
+        return f"the page has more than {LARGEST_PAGE} characters"
+    return f"the page has more than {MOST_TAGS} tags" if page.count("<") > MOST_TAGS else None
 
 
 def extract_page(extract: Callable[[str], str | None], page: str) -> tuple[str | None, str | None]:
