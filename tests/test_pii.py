@@ -20,10 +20,11 @@ import pytest
 
 from penstock.transforms import pii
 from penstock.transforms.edits import undo
-from penstock.transforms.kernels.pii import CLASSES, find_byte, windows
+from penstock.transforms.kernels.pii import windows
 from penstock.transforms.kernels.pii_fineweb import word_characters
+from penstock.transforms.kernels.pii_scan import find_byte
 from penstock.transforms.pii import FIXED, RedactPii
-from penstock.transforms.pii_rules import BEFORE, NOT_GLOBAL_6, RULES, UNICAST_6, email_end, global_ipv4
+from penstock.transforms.pii_rules import BEFORE, NOT_GLOBAL_6, RULES, UNICAST_6, global_ipv4
 from penstock.transforms.step import Step, utf8, utf8_buffers
 
 EVERY: Any = tuple(RULES)
@@ -214,14 +215,14 @@ def pii_networks() -> list[str]:
 
 def test_global_ipv6_is_never_what_ipaddress_calls_private() -> None:
     chance = random.Random(12)
-    for _ in range(3000):
-        address = ipaddress.IPv6Address(chance.getrandbits(128) if chance.random() < 0.5 else
-                                        int(chance.choice(NOT_GLOBAL_6)[0]) + chance.getrandbits(90))  # fmt: skip
-        if address in UNICAST_6 and not any(address in net for net in NOT_GLOBAL_6):
-            assert address.is_global
-            assert holds(f"[{address}]") == [("ip", str(address))]
-        else:
-            assert not holds(f"[{address}]")
+    special = [int(net[0]) for net in (*NOT_GLOBAL_6, UNICAST_6)]
+    values = [chance.choice(special) + chance.getrandbits(chance.choice((90, 110, 125))) for _ in range(3000)]
+    addresses = list(map(ipaddress.IPv6Address, values))
+    found = RedactPii(kinds=("ip",)).apply(batch([f"[{address}]" for address in addresses])).batch["redact_pii.ip"]
+    for address, count in zip(addresses, found.to_pylist(), strict=True):
+        assert count == (address in UNICAST_6 and not any(address in net for net in NOT_GLOBAL_6))
+        assert address.is_global or not count
+    assert 500 < sum(found.to_pylist()) < 2500
 
 
 def test_word_characters_are_pythons() -> None:
@@ -229,7 +230,7 @@ def test_word_characters_are_pythons() -> None:
 
     words = word_characters()
     if unicodedata.unidata_version == "14.0.0":
-        assert words.nonzero()[0].tolist() == [code for code in range(0x110000) if re.match(r"\w", chr(code))]
+        assert words.nonzero()[0].tolist() == [code for code in range(0x110000) if chr(code).isalnum() or code == 95]
     assert all(words[ord(mark)] for mark in "_9a²½一é")
     assert not any(words[ord(mark)] for mark in " -.@’")
 
@@ -395,5 +396,3 @@ def test_examples_in_docstrings() -> None:
 def test_scans_give_nothing_for_prose() -> None:
     offsets, data = utf8(batch(["It was so: at 12:30 they met, in 1.5 hours (see 3.2) all 20 had left. A-B, x.y!"]))
     assert all(len(windows(scan, offsets, data)) == 0 for scan in ("email", "ipv4", "ipv6", "number", "token", "iban"))
-    assert CLASSES.sum() > 0
-    assert email_end(b"a@b.org", b"", b"") == 7

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from .edits import Cuts, edit
-from .kernels.pii import CONTEXT, windows
+from .kernels.pii import windows
 from .kernels.pii_fineweb import BYTES, fineweb_emails, fineweb_ipv4, word_characters
+from .kernels.pii_scan import CONTEXT
 from .pii_rules import BEFORE, RULES, Rule, global_ipv4
 from .step import Outcome, StepModel, utf8, with_columns
 

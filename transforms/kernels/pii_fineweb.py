@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .pii import find_byte, grown
+from .pii_scan import find_byte, grown
 from .text import ALPHA, DIGIT, Int, code_point, code_point_classes
 
 LOCAL, ALNUM, NUMBER = 1, 2, 4
