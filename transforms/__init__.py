@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .language import LanguageId
     from .minhash import MinHash
     from .pii import RedactPii
+    from .sampling import Sample
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -25,6 +26,7 @@ STEPS = {
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
     "RedactPii": "pii",
+    "Sample": "sampling",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -35,6 +37,7 @@ KINDS = {
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
     "redact_pii": "RedactPii",
+    "sample": "Sample",
 }
 __all__ = [
     "C4Quality",
@@ -45,6 +48,7 @@ __all__ = [
     "LanguageId",
     "MinHash",
     "RedactPii",
+    "Sample",
 ]
 
 
