@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
     from .minhash import MinHash
+    from .normalise import Normalise
     from .pii import RedactPii
     from .sampling import Sample
 
@@ -25,6 +26,7 @@ STEPS = {
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
+    "Normalise": "normalise",
     "RedactPii": "pii",
     "Sample": "sampling",
 }
@@ -36,6 +38,7 @@ KINDS = {
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
+    "normalise": "Normalise",
     "redact_pii": "RedactPii",
     "sample": "Sample",
 }
@@ -47,6 +50,7 @@ __all__ = [
     "GopherRepetition",
     "LanguageId",
     "MinHash",
+    "Normalise",
     "RedactPii",
     "Sample",
 ]
