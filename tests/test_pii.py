@@ -107,7 +107,7 @@ def drawn(chance: random.Random, alphabets: list[str], texts: int, most: int = 4
 def test_fineweb_finds_what_its_expressions_find() -> None:
     chance = random.Random(3)
     alphabets = ["a1.@-", "a.@é漢-", "0123456789.@a", "12.5@", "a@b.c[]:1-", "².@a1_-+ ", "a@.[1]:", "@a.\x00\n"]
-    texts = [*TEXTS, *drawn(chance, alphabets, 12_000)]
+    texts = [*TEXTS, *drawn(chance, alphabets, 6000)]
     assert redacted(texts, variant="fineweb") == [as_fineweb(text) for text in texts]
 
 
@@ -131,7 +131,7 @@ def test_fineweb_at_its_edges(text: str, left: str) -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_windows_find_what_the_whole_text_holds(kind: str) -> None:
+def test_windows_find_what_the_whole_text_holds(kind: Any) -> None:
     chance = random.Random(7)
     alphabets = {
         "email": ["a.@é漢-_", "a@b.co '+%", "@a.я"],
@@ -143,8 +143,8 @@ def test_windows_find_what_the_whole_text_holds(kind: str) -> None:
         "key": ["AKIA234_.-", "sk-ghp_eyJ.a1"],
         "private_key": ["-", "-\nA"],
     }[kind]
-    texts = [*TEXTS, *drawn(chance, alphabets, 1500, 60)]
-    texts += [" ".join(chance.sample(TEXTS, 4)) for _ in range(100)]
+    texts = [*TEXTS, *drawn(chance, alphabets, 800, 60)]
+    texts += [" ".join(chance.sample(TEXTS, 4)) for _ in range(60)]
     step = RedactPii(kinds=(kind,))
     offsets, data = utf8(batch(texts))
     found = step.find(offsets, data)
@@ -262,7 +262,7 @@ def test_tags_counts_and_edits() -> None:
 
 
 @pytest.mark.parametrize("replace", ["tag", "fixed", "pseudonym"])
-def test_what_was_replaced_can_be_put_back(replace: str) -> None:
+def test_what_was_replaced_can_be_put_back(replace: Any) -> None:
     ids = pa.array([bytes([row]) * 16 for row in range(len(TEXTS))], pa.binary(16))
     made = RedactPii(kinds=EVERY, replace=replace).apply(batch(TEXTS, id=ids)).batch
     back = [undo(text, edits) for text, edits in zip(made["text"].to_pylist(), made["edits"].to_pylist(), strict=True)]
@@ -321,11 +321,11 @@ ODD = {
     "empty": "",
     "a megabyte without a space": "x" * (1 << 20),
     "a megabyte of names": "a." * (1 << 19) + "@",
-    "a megabyte of signs": "a@" * (1 << 19),
-    "a megabyte of dots": "1." * (1 << 19),
-    "a megabyte of digits": "12345678 " * (1 << 17),
-    "a megabyte of keys": "-----BEGIN PRIVATE KEY-----" * 40_000,
-    "a megabyte of colons": "2001:" * 200_000,
+    "many signs": "a@" * (1 << 16),
+    "many dots": "1." * (1 << 16),
+    "many digits": "12345678 " * (1 << 14),
+    "many keys": "-----BEGIN PRIVATE KEY-----" * 4000,
+    "many colons": "2001:" * 20_000,
     "newlines": "\n\r\n",
     "zero bytes": "a\x00b@c.de\x00",
 }

@@ -74,7 +74,7 @@ class RedactPii(StepModel):
 
     kind: Literal["redact_pii"] = "redact_pii"
     variant: Literal["penstock", "fineweb"] = "penstock"
-    kinds: tuple[Kind, ...] = Field(("email", "ip"), min_length=1)  # FineWeb's two
+    kinds: tuple[Kind, ...] = Field(default=("email", "ip"), min_length=1)  # FineWeb's two
     replace: Literal["tag", "fixed", "pseudonym"] = "tag"
     key: str = ""
     record_edits: bool = True  # keep what was replaced in the column `edits`
@@ -156,7 +156,7 @@ class _Scans:
         return np.array(found, np.int64).reshape(-1, 3)
 
     def _of(self, rule: Rule, held: Sequence[Sequence[int]]) -> Iterator[tuple[int, int, int]]:
-        body = memoryview(self._data)
+        body: memoryview = self._data.data  # slices of it are no copies
         for row, first, end in held:
             start, stop = int(self._offsets[row]), int(self._offsets[row + 1])
             for one, other in _spans(rule, bytes(body[first:end]), 0 if first == start else CONTEXT):

@@ -33,7 +33,7 @@ _NUMERIC = Path(__file__).parent.parent / "data" / "unicode-14-numeric.txt"
 @lru_cache(maxsize=1)
 def word_characters() -> NDArray[np.bool_]:
     """Say of every code point whether it is `\\w`: letters, numbers of all kinds, `_`, as of Unicode 14.0."""
-    table = (code_point_classes() & (ALPHA | DIGIT)) != 0
+    table: NDArray[np.bool_] = (code_point_classes() & (ALPHA | DIGIT)) != 0
     table[ord("_")] = True
     for line in _NUMERIC.read_text("ascii").splitlines():
         if not line.startswith("#"):
@@ -58,7 +58,7 @@ def _word_before(data: NDArray[np.uint8], at: Int, first: Int, words: NDArray[np
 @kernel
 def _octet(data: NDArray[np.uint8], at: Int, end: Int, bytes_: NDArray[np.uint8]) -> tuple[Int, Int]:
     """Read a whole run of digits as one number up to 255: (its end, its value), -1 where it is none."""
-    value, digits = 0, 0
+    value, digits = np.int64(0), 0
     while at < end and bytes_[data[at]] & NUMBER and digits < 4:
         value = 10 * value + np.int64(data[at]) - 48
         digits += 1
@@ -150,7 +150,7 @@ def fineweb_emails(
 @kernel
 def _first_octet(data: NDArray[np.uint8], dot: Int, floor: Int, bytes_: NDArray[np.uint8]) -> Int:
     """Find where the number that ends at a dot begins: the longest of up to three digits that is no more than 255."""
-    start, value, scale = dot, 0, 1
+    start, value, scale = dot, np.int64(0), 1
     for back in range(1, 4):
         at = dot - back
         if at < floor or not bytes_[data[at]] & NUMBER:
@@ -165,7 +165,7 @@ def _first_octet(data: NDArray[np.uint8], dot: Int, floor: Int, bytes_: NDArray[
 @kernel
 def _last_octet(data: NDArray[np.uint8], at: Int, end: Int, bytes_: NDArray[np.uint8]) -> Int:
     """Find where the last number ends: as many digits as still make one; `at` where there is none."""
-    value, last = 0, at
+    value, last = np.int64(0), at
     while last < end and last - at < 3 and bytes_[data[last]] & NUMBER:
         value = 10 * value + np.int64(data[last]) - 48
         if value > 255:
@@ -175,47 +175,15 @@ def _last_octet(data: NDArray[np.uint8], at: Int, end: Int, bytes_: NDArray[np.u
 
 
 @kernel
-def fineweb_ipv4(
-    offsets: NDArray[np.int64],
-    data: NDArray[np.uint8],
-    emails: NDArray[np.int64],
-    bytes_: NDArray[np.uint8],
-) -> NDArray[np.int64]:
-    """Find IPv4 addresses outside the e-mail addresses, the special ones too: (n, 4) row, first byte, end, address.
-
-    The address is -1 where a number has a zero before it: what `ipaddress` refuses.
-    """
-    held = np.empty((64, 4), np.int64)
-    count, email = 0, 0
-    for row in range(len(offsets) - 1):
-        floor = offsets[row]
-        while floor < offsets[row + 1]:
-            end, after = offsets[row + 1], offsets[row + 1]
-            if email < len(emails) and emails[email, 0] == row:
-                end, after = emails[email, 1], emails[email, 2]
-                email += 1
-            at = find_byte(data, floor, end, _DOT)
-            while at < end:
-                start = _first_octet(data, at, floor, bytes_)
-                place, value = at, np.int64(0)
-                for _ in range(2):
-                    if start == place or value < 0:
-                        break
-                    place, value = _octet(data, place + 1, end, bytes_)
-                    if value >= 0 and (place == end or data[place] != _DOT):
-                        value = -1
-                last = place
-                if start < at and value >= 0:
-                    last = _last_octet(data, place + 1, end, bytes_)
-                    if last > place + 1:
-                        held = grown(held, count)
-                        held[count, 0], held[count, 1], held[count, 2] = row, start, last
-                        held[count, 3] = _address(data, start, last)
-                        count += 1
-                        floor = last
-                at = find_byte(data, max(at + 1, floor), end, _DOT)
-            floor = after
-    return held[:count]
+def _ipv4_end(data: NDArray[np.uint8], dot: Int, end: Int, bytes_: NDArray[np.uint8]) -> Int:
+    """Match what follows the first number of an address, from its dot on: the end of the last, or -1."""
+    at = dot
+    for _ in range(2):
+        at, value = _octet(data, at + 1, end, bytes_)
+        if value < 0 or at == end or data[at] != _DOT:
+            return -1
+    last = _last_octet(data, at + 1, end, bytes_)
+    return last if last > at + 1 else -1
 
 
 @kernel
@@ -233,3 +201,35 @@ def _address(data: NDArray[np.uint8], at: Int, end: Int) -> Int:
             digits += 1
         at += 1
     return address << 8 | value
+
+
+@kernel
+def fineweb_ipv4(
+    offsets: NDArray[np.int64], data: NDArray[np.uint8], emails: NDArray[np.int64], bytes_: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Find IPv4 addresses outside the e-mail addresses, the special ones too: (n, 4) row, first byte, end, address.
+
+    The address is -1 where a number has a zero before it: what `ipaddress` refuses.
+    """
+    held = np.empty((64, 4), np.int64)
+    count, email = 0, 0
+    for row in range(len(offsets) - 1):
+        floor = offsets[row]
+        while floor < offsets[row + 1]:
+            end = after = offsets[row + 1]
+            if email < len(emails) and emails[email, 0] == row:
+                end, after = emails[email, 1], emails[email, 2]
+                email += 1
+            at = find_byte(data, floor, end, _DOT)
+            while at < end:
+                start = _first_octet(data, at, floor, bytes_)
+                last = _ipv4_end(data, at, end, bytes_) if start < at else -1
+                if last >= 0:
+                    held = grown(held, count)
+                    held[count, 0], held[count, 1], held[count, 2] = row, start, last
+                    held[count, 3] = _address(data, start, last)
+                    count += 1
+                    floor = last
+                at = find_byte(data, max(at + 1, floor), end, _DOT)
+            floor = after
+    return held[:count]
