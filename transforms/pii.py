@@ -105,9 +105,11 @@ class RedactPii(StepModel):
         """Find personal data in texts as kernels read them; what two kinds want goes to the first of them."""
         scans = _Scans(offsets, data)
         own = _FINEWEB if self.variant == "fineweb" else {}
-        parts = [own[kind](offsets, data) if kind in own else scans.matches(kind) for kind in self.kinds]
-        numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        return _apart(np.concatenate(parts), numbers)
+        parts = [[own[kind](offsets, data)] if kind in own else scans.matches(kind) for kind in self.kinds]
+        forms = [(number, form) for number, forms in enumerate(parts) for form in forms]
+        ranks = np.repeat(np.arange(len(forms)), [len(form) for _, form in forms])
+        found, ranks = _apart(np.concatenate([form for _, form in forms]), ranks)
+        return Found(found[:, 0], found[:, 1:], np.array([number for number, _ in forms])[ranks])
 
     def _replacements(self, batch: pa.RecordBatch, found: Found, data: NDArray[np.uint8]) -> list[str]:
         """Choose what stands in for each find."""
@@ -146,14 +148,13 @@ class _Scans:
         self._offsets, self._data = offsets, data
         self._windows: dict[str, list[list[int]]] = {}
 
-    def matches(self, kind: str) -> NDArray[np.int64]:
-        """Find one kind: (n, 3) row, first byte, end."""
-        found: list[tuple[int, int, int]] = []
+    def matches(self, kind: str) -> list[NDArray[np.int64]]:
+        """Find each form of a kind: (n, 3) row, first byte, end."""
         for rule in RULES[kind]:
             if rule.scan not in self._windows:
                 self._windows[rule.scan] = windows(rule.scan, self._offsets, self._data).tolist()
-            found += self._of(rule, self._windows[rule.scan])
-        return np.array(found, np.int64).reshape(-1, 3)
+        held = [list(self._of(rule, self._windows[rule.scan])) for rule in RULES[kind]]
+        return [np.array(found, np.int64).reshape(-1, 3) for found in held]
 
     def _of(self, rule: Rule, held: Sequence[Sequence[int]]) -> Iterator[tuple[int, int, int]]:
         body: memoryview = self._data.data  # slices of it are no copies
@@ -194,22 +195,15 @@ _FINEWEB: dict[str, Callable[[NDArray[np.int64], NDArray[np.uint8]], NDArray[np.
 }
 
 
-def _apart(found: NDArray[np.int64], kinds: NDArray[np.int64]) -> Found:
-    """Sort finds by place; of those that lie over one another keep the first kind's."""
-    order = np.lexsort((kinds, found[:, 1]))
-    found, kinds = found[order], kinds[order]
-    if (found[1:, 1] < found[:-1, 2]).any():
-        stays = _first_kinds(found, kinds)
-        found, kinds = found[stays], kinds[stays]
-    return Found(found[:, 0], found[:, 1:], kinds)
-
-
-def _first_kinds(found: NDArray[np.int64], kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which finds stay: kind by kind, those that touch none of an earlier kind."""
+def _apart(found: NDArray[np.int64], ranks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort finds by place; of those that lie over one another keep the one of the lowest rank."""
+    order = np.lexsort((ranks, found[:, 1]))
+    found, ranks = found[order], ranks[order]
+    if not (found[1:, 1] < found[:-1, 2]).any():
+        return found, ranks
     stays = np.zeros(len(found), bool)
-    for kind in range(int(kinds.max()) + 1):
-        mine = kinds == kind
-        held = found[stays]
-        place = np.searchsorted(held[:, 1], found[mine][:, 2], side="left") - 1  # the last that begins before the end
-        stays[mine] = (place < 0) | (held[place, 2] <= found[mine][:, 1]) if len(held) else True
-    return stays
+    for rank in range(int(ranks.max()) + 1):
+        mine, held = ranks == rank, found[stays]
+        place = np.searchsorted(held[:, 1], found[mine, 2], side="left") - 1  # the last that begins before the end
+        stays[mine] = (place < 0) | (held[place, 2] <= found[mine, 1]) if len(held) else True
+    return found[stays], ranks[stays]

@@ -58,8 +58,7 @@ IPV4 = re.compile(
     rb"(?!\.(?:tar|tgz|zip|gz|bz2|xz|jar|whl|exe|dll|deb|rpm|dmg|msi|apk|so)(?![a-z]))"
 )
 IPV6 = re.compile(
-    rb"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}(?:::?[0-9A-Fa-f]{1,4}){1,7}(?:::)?(?![0-9A-Za-z:])"
-    rb"|(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}::(?![0-9A-Za-z:])"
+    rb"(?<![0-9A-Za-z:.])[23][0-9A-Fa-f]{3}(?:(?:::?[0-9A-Fa-f]{1,4}){1,7}(?:::)?|::)(?![0-9A-Za-z:])(?!\.[0-9])"
 )
 #: The country codes in use (ITU-T E.164, 2016-12 list).
 _COUNTRY = (
