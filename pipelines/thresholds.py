@@ -22,7 +22,6 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.short_line_ratio": (("short_line_thr", "above"),),
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
-    "sample.draw": (("rate", "above"),),
     "language_score": (("minimum", "up to"),),
 }
 #: Scores whose column does not begin with the kind of their step.
