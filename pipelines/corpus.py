@@ -18,6 +18,7 @@ import zstandard
 from ..sharding.store import Store
 from ..transforms.schema import id_sum
 from .heartbeat import Heartbeat
+from .kept_edits import KeptEdits
 from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .steps import step_fingerprint
@@ -72,19 +73,26 @@ class WriteText:
         suffix = {"parquet": ".parquet", "jsonl": ".jsonl.zst"}[self.recipe.text.format]
         path, accounts, documents, total = folder / f"text{suffix}", [], 0, 0
         with Heartbeat(self.stage.run, task.key, "text") as heartbeat, path.open("wb") as file:
-            writer = ParquetText(file) if suffix == ".parquet" else JsonText(file)
+            writer, edits = ParquetText(file) if suffix == ".parquet" else JsonText(file), KeptEdits(folder)
             for group in task.row_groups:
                 with meter.on("read"):
                     batch, account = self.survivors.read(group)
                 with meter.on("write"):
-                    writer.write(batch)
+                    writer.write(edits.take(batch))
                 accounts.append({**account, **tallied({"kept": batch.column("id")})})
                 documents += len(batch)
                 total = (total + id_sum(batch.column("id"))) % (1 << 64)
                 heartbeat.add(len(batch), group.bytes)
             writer.close()
         name = self.stage.store.put(path, f"data/{task.part:06d}-", suffix) if documents else None
-        return {"part": task.part, "text": name, "row_groups": accounts, "documents": documents, "id_sum": str(total)}
+        return {
+            "part": task.part,
+            "text": name,
+            "edits": edits.put(self.stage.store),
+            "row_groups": accounts,
+            "documents": documents,
+            "id_sum": str(total),
+        }
 
 
 class ParquetText:

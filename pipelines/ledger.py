@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import xxhash
 
-from ..transforms.schema import DOCUMENT, id_sum, id_words
+from ..transforms.schema import DOCUMENT, id_sum, keyed
 from ..transforms.step import Outcome
 from .recipe import Bucket
 
@@ -47,22 +46,6 @@ LEDGER = pa.schema(
         pa.field("raw", pa.binary()),  # of quarantined rows: up to 1 MiB of the record
     ]
 )
-
-
-def keyed(ids: pa.Array, key: str) -> np.ndarray:
-    """Hash ids with a key to uint64 (n,).
-
-    The same for an id wherever and whenever it is asked (splitmix64 finaliser).
-    """
-    words = id_words(ids)
-    with np.errstate(over="ignore"):
-        mixed = words[:, 0] ^ np.uint64(xxhash.xxh3_64_intdigest(key.encode()))
-        for addend in (words[:, 1], np.uint64(0x9E3779B97F4A7C15)):
-            mixed = mixed + addend
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            mixed = mixed ^ (mixed >> np.uint64(31))
-    return np.asarray(mixed, np.uint64)
 
 
 def text_bytes(batch: pa.RecordBatch) -> np.ndarray:

@@ -22,9 +22,9 @@ from .. import RequestError
 from ..sharding.format import Pack, ShardEntry, Vocabulary
 from ..sharding.store import Store
 from ..tokenizer import Tokenizer
-from ..transforms.schema import id_sum
+from ..transforms.schema import id_sum, keyed
 from .heartbeat import Heartbeat
-from .ledger import keyed
+from .kept_edits import KeptEdits
 from .recipe import Recipe, digest
 from .spool import Spool, vocabulary_of
 from .stage import Meter, Receipt, Stage, package_versions, run_task
@@ -111,7 +111,7 @@ class Publish:
         spooled = Spool(folder / "tokens", self.vocabulary)
         tokenizer = self.tokenizer.load()
         threshold = np.uint64(int(self._share() * (1 << 64)))
-        accounts, masks = [], []
+        accounts, masks, edits = [], [], KeptEdits(folder)
         with Heartbeat(self.stage.run, task.key, "tokens") as heartbeat:
             for group in task.row_groups:
                 with meter.on("read"):
@@ -119,7 +119,7 @@ class Publish:
                 with meter.on("tokenize"):
                     lists = tokenizer.encode(batch.column("text"))
                 with meter.on("write"):
-                    spooled.add(batch, lists)
+                    spooled.add(edits.take(batch), lists)
                 held_out = keyed(batch.column("id"), f"{self.recipe.seed} validation") < threshold
                 masks.append(held_out)
                 parted = {
@@ -143,6 +143,7 @@ class Publish:
                 "documents": len(table),
                 "id_sum": str(id_sum(ids)),
                 "shard": None if entry is None else entry.to_json(),
+                "edits": edits.put(self.stage.store),
                 "validation": self._slice(spooled, order[out], folder),
             }
 

@@ -18,8 +18,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..sharding.store import Store
-from ..transforms.schema import id_words
-from .ledger import LEDGER, SAMPLE_ONE_IN, keyed
+from ..transforms.schema import id_words, keyed
+from .ledger import LEDGER, SAMPLE_ONE_IN
 from .tables import PartFiles, RowGroup, parquet, read_parts, read_row, row_groups, row_values
 
 SURVEY_ROWS = 5_000_000

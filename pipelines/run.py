@@ -27,6 +27,7 @@ from .directory import write_manifest
 from .fork_server import fork_server
 from .heartbeat import deaths, forget
 from .ingest import Ingest, check_streams, ingest_stage
+from .kept_edits import edits_of
 from .match import match, match_stage, sign_key
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
@@ -145,7 +146,7 @@ def stages(state: Run) -> dict[str, Any]:
     if not {task.key for task in tasks} <= ingest_stage(recipe, store).committed():
         state.fit(len(tasks), input_weight(tasks))  # what takes seconds to start does so while this process goes on
     with state.progress.phase("compiling"):
-        prepared = compile_kernels(recipe.steps, recipe.dedup)
+        prepared = compile_kernels([*recipe.steps, *recipe.final], recipe.dedup)
     if state.shared and (server := fork_server()) is not None:
         server.prepare(prepared)
     check_streams(recipe)
@@ -236,7 +237,7 @@ def text(
     receipts = stage.receipts([task.key for task in tasks])
     check_readers(groups, receipts, removed, "text", ("kept",))
     check_text(receipts)
-    stage.require(receipt["text"] for receipt in receipts if receipt["text"] is not None)
+    stage.require([*(receipt["text"] for receipt in receipts if receipt["text"] is not None), *edits_of(receipts)])
     state.bytes_kept = kept_bytes(receipts)
     state.stages["text"] = stage.hash
     state.costs["text"] = cost(receipts)
@@ -271,6 +272,7 @@ def publish(
             job = Job("publish", tasks, work, MergeValidation(stage, recipe, vocabulary))
             state.launch(job, len(tasks), state.text_bytes)
             receipts = stage.receipts(keys)
+    stage.require(edits_of(receipts))
     validations = stage.receipts(sorted(key for key in stage.committed() if key.startswith("validation-")))
     check_readers(groups, receipts, removed, "tokens", ("train", "validation"))
     check_shards(receipts, validations)

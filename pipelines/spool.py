@@ -18,8 +18,8 @@ from ..sharding.shard import write_shard
 from ..sharding.store import Store
 from ..tokenizer import Tokenizer
 from ..tokenizer.vocab import require_eos
-from ..transforms.schema import id_words
-from .ledger import keyed
+from ..transforms.schema import id_words, keyed
+from .kept_edits import without_edits
 
 GATHER_TOKENS = 1 << 22  # tokens moved at once when documents are put in order
 TABLE_ROWS = 1 << 16  # documents in a row group of a shard's table
@@ -65,7 +65,7 @@ class Spool:
         out[inside] = values
         self._file.write(out.tobytes())
         self._lengths.append(lengths)
-        self._tables.append(pa.Table.from_batches([batch.drop_columns(["text"])]))
+        self._tables.append(pa.Table.from_batches([without_edits(batch).drop_columns(["text"])]))
 
     def take_over(self, tokens: np.ndarray, table: pa.Table) -> None:
         """Append documents that are already encoded; `end` in the table says where each ends."""

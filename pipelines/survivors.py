@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from .. import RunError
 from ..sharding.store import Store
+from ..transforms.edits import COLUMN as EDITS
 from ..transforms.schema import id_sum
 from ..transforms.step import Step
 from .clusters import RemovalList, removals
@@ -52,7 +53,8 @@ class Survivors:
     def read(self, group: RowGroup) -> tuple[pa.RecordBatch, dict[str, Any]]:
         """Read a row group's survivors and the account of what was met and dropped."""
         with parquet(self.documents, group.name) as file:
-            table = file.read_row_group(group.number, use_threads=False)
+            columns = [name for name in file.schema_arrow.names if name != EDITS]  # they stay where they are
+            table = file.read_row_group(group.number, columns=columns, use_threads=False)
         batch = table.combine_chunks().to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], table.schema)
         met = {
             "part": group.part,

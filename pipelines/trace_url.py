@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from .. import RequestError
 from ..sharding.dataset import open_tokens
 from ..sharding.documents import Documents
+from ..transforms.edits import COLUMN as EDITS
 from .directory import RunDirectory
 from .ledger import LEDGER
 from .tables import row_groups, row_values
@@ -35,7 +36,7 @@ def trace_url(path: str, pattern: str, most: int = LISTED) -> Json:
             hits = pc.indices_nonzero(pc.fill_null(matching(urls.column("url"), pattern), False))
             met, matched = met + len(urls), matched + len(hits)
             if len(hits) and len(found) < most:
-                rows = group.read([name for name in group.names if name not in ("text", "raw")]).take(hits)
+                rows = group.read([name for name in group.names if name not in ("text", "raw", EDITS)]).take(hits)
                 found += [row_values(rows, row) for row in range(min(len(rows), most - len(found)))]
     if not found:
         verb = "matches" if "*" in pattern else "contains"

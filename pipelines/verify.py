@@ -28,6 +28,9 @@ def verify(path: str | Path) -> dict[str, Any]:
         return verify_tokens(path)
     manifest = found[1]
     report: dict[str, Any] = {"verified": True} if manifest["stages"]["tokens"] is None else verify_tokens(path)
+    for name in ("text", "tokens"):
+        if stage := manifest["stages"].get(name):
+            report |= _edits(store, name, stage)
     if stage := manifest["stages"].get("text"):
         report["text"] = _texts(store, stage, manifest["kept"])
     tables = sorted(name for name in manifest["tables"].values() if name is not None)
@@ -57,6 +60,17 @@ def _texts(run: Store, stage_hash: str, kept: int) -> dict[str, int]:
         )
     refuse(problems)
     return {"files": len(checked), "documents": documents, "bytes": sum(size for size, _ in checked)}
+
+
+def _edits(run: Store, name: str, stage_hash: str) -> dict[str, Any]:
+    """Check what the `final` steps of a stage took out, where they did; gives an entry for the summary."""
+    from .kept_edits import edits_of
+    from .stage import Stage
+
+    stage = Stage(name, stage_hash, run, ())
+    checked = [_problem(stage.store, edits, "") for edits in edits_of(stage.receipts(sorted(stage.committed())))]
+    refuse([problem for _, problem in checked if problem])
+    return {f"{name}_edits": len(checked)} if checked else {}
 
 
 def _maker(table: str) -> str:

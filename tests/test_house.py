@@ -33,9 +33,10 @@ GUESTS = {
     "fastwarc": {"transforms"},
     "resiliparse": {"transforms"},
     "trafilatura": {"transforms"},
+    "ftfy": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash"}
+STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "normalise", "pii", "sampling"}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 
@@ -170,6 +171,9 @@ def test_public_names_are_pinned() -> None:
         "GopherRepetition",
         "LanguageId",
         "MinHash",
+        "Normalise",
+        "RedactPii",
+        "Sample",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
     from .minhash import MinHash
+    from .normalise import Normalise
+    from .pii import RedactPii
+    from .sampling import Sample
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -23,6 +26,9 @@ STEPS = {
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
+    "Normalise": "normalise",
+    "RedactPii": "pii",
+    "Sample": "sampling",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -32,8 +38,22 @@ KINDS = {
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
+    "normalise": "Normalise",
+    "redact_pii": "RedactPii",
+    "sample": "Sample",
 }
-__all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "GopherRepetition", "LanguageId", "MinHash"]
+__all__ = [
+    "C4Quality",
+    "ExtractHtml",
+    "FineWebQuality",
+    "GopherQuality",
+    "GopherRepetition",
+    "LanguageId",
+    "MinHash",
+    "Normalise",
+    "RedactPii",
+    "Sample",
+]
 
 
 def __getattr__(name: str) -> Any:

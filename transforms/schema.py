@@ -63,3 +63,19 @@ def id_words(ids: pa.FixedSizeBinaryArray) -> np.ndarray:
 def id_sum(ids: pa.FixedSizeBinaryArray) -> int:
     """Sum the first 8 bytes of each id, little-endian, modulo 2**64: equal sums mean equal sets."""
     return int(id_words(ids)[:, 0].sum(dtype=np.uint64)) if len(ids) else 0
+
+
+def keyed(ids: pa.Array, key: str) -> np.ndarray:
+    """Hash ids with a key to uint64 (n,).
+
+    The same for an id wherever and whenever it is asked (splitmix64 finaliser).
+    """
+    words = id_words(ids)
+    with np.errstate(over="ignore"):
+        mixed = words[:, 0] ^ np.uint64(xxhash.xxh3_64_intdigest(key.encode()))
+        for addend in (words[:, 1], np.uint64(0x9E3779B97F4A7C15)):
+            mixed = mixed + addend
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed = mixed ^ (mixed >> np.uint64(31))
+    return np.asarray(mixed, np.uint64)
