@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .. import InputError, RecipeError
 from ..tokenizer.vocab import vocabulary_files
 from ..transforms.minhash import MinHash
+from ..transforms.named import StepField, files_named, step_fingerprint
 from ..transforms.readers import Fields
-from .steps import StepField, files_of, step_fingerprint
 
 MiB = 1 << 20
 MOST_PIECES = 1_000_000  # of a vocabulary that is trained
@@ -295,8 +295,7 @@ def root_paths(value: dict[str, Any], folder: Path) -> None:
     holders = [*(inputs.values() if isinstance(inputs, dict) else ()), value.get("tokenizer")]
     places = [(holder, ("path",)) for holder in holders]
     for steps in (value.get("steps"), value.get("final")):
-        named = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-        places += [(fields, files_of(kind)) for step in named for kind, fields in step.items()]
+        places += files_named(steps)
     for holder, names in places:
         for name in names if isinstance(holder, dict) else ():
             if name in holder:

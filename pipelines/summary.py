@@ -9,9 +9,9 @@ from typing import Any
 
 from .. import __version__
 from ..sharding.format import Generation
+from ..transforms.named import step_kind
 from .recipe import Recipe
 from .stage import COST, Receipt
-from .steps import step_kind
 
 
 def summarize(recipe: Recipe, receipts: Sequence[Receipt], dropped: int, tokens: Generation | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ GUESTS = {
     "trafilatura": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash"}
+STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "language_score", "route"}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 
@@ -166,10 +166,13 @@ def test_public_names_are_pinned() -> None:
         "C4Quality",
         "ExtractHtml",
         "FineWebQuality",
+        "FunctionStep",
         "GopherQuality",
         "GopherRepetition",
         "LanguageId",
+        "LanguageScore",
         "MinHash",
+        "Multilingual",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

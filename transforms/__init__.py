@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from .c4 import C4Quality
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
+    from .function_step import FunctionStep
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
+    from .language_score import LanguageScore
     from .minhash import MinHash
+    from .route import Multilingual
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -23,6 +26,9 @@ STEPS = {
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
+    "LanguageScore": "language_score",
+    "Multilingual": "route",
+    "FunctionStep": "function_step",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -32,8 +38,21 @@ KINDS = {
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
+    "language_score": "LanguageScore",
+    "multilingual": "Multilingual",
 }
-__all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "GopherRepetition", "LanguageId", "MinHash"]
+__all__ = [
+    "C4Quality",
+    "ExtractHtml",
+    "FineWebQuality",
+    "FunctionStep",
+    "GopherQuality",
+    "GopherRepetition",
+    "LanguageId",
+    "LanguageScore",
+    "MinHash",
+    "Multilingual",
+]
 
 
 def __getattr__(name: str) -> Any:
