@@ -293,7 +293,7 @@ def root_paths(value: dict[str, Any], folder: Path) -> None:
 
     inputs = value.get("inputs")
     holders = [*(inputs.values() if isinstance(inputs, dict) else ()), value.get("tokenizer")]
-    places = [(holder, ("path",)) for holder in holders]
+    places: list[tuple[Any, tuple[str, ...]]] = [(holder, ("path",)) for holder in holders]
     for steps in (value.get("steps"), value.get("final")):
         places += files_named(steps)
     for holder, names in places:

@@ -17,9 +17,19 @@ from hypothesis import strategies as st
 
 from penstock import Recipe, RecipeError, RunError
 from penstock.pipelines.recipe import root_paths
+from penstock.pipelines.thresholds import concerns, kind_of_rule, thresholds
 from penstock.transforms import fineweb2, function_step, language_score, route
+from penstock.transforms.gopher import GopherQuality
 from penstock.transforms.language_score import LanguageScore
-from penstock.transforms.named import apply_step, distinct, dump_step, inner_steps, parse_step, step_fingerprint
+from penstock.transforms.named import (
+    apply_step,
+    distinct,
+    dump_step,
+    inner_steps,
+    parse_step,
+    step_fingerprint,
+    step_kind,
+)
 from penstock.transforms.route import Multilingual
 from penstock.transforms.step import Outcome, Step, with_columns
 
@@ -65,7 +75,7 @@ def batch_of(rows: Sequence[tuple[str | None, str | None]]) -> pa.RecordBatch:
 ROWS = [("en", "one two three"), ("fr", "un"), ("en", "one"), (None, "?"), ("de", "eins zwei"),
         ("fr", "une deux trois"), ("en", "three two one"), ("xx", "odd")]  # fmt: skip
 MIXED = Multilingual(recipes={
-    "en": [SHORT, shout], "fr": [{"test_route:first_letter": {"letter": "u"}}, SHORT], "de": [],
+    "en": [SHORT, shout], "fr": [{f"{__name__}:first_letter": {"letter": "u"}}, SHORT], "de": [],
     "default": [sets_aside],
 })  # fmt: skip
 
@@ -173,7 +183,7 @@ def test_a_text_may_be_of_two_types_a_number_may_not() -> None:
     outcome = Multilingual(recipes={"en": [large], "fr": []}).apply(batch_of(ROWS[:2]))
     assert outcome.batch.schema.field("text").type == pa.large_string()
     assert outcome.batch["text"].to_pylist() == ["one two three", "un"]
-    name = "test_route:types"
+    name = f"{__name__}:types"
     with pytest.raises(RecipeError, match="the steps of en give the column 'own' as int64, those of fr as double"):
         Multilingual(recipes={"en": [{name: {"number": True}}], "fr": [{name: {"number": False}}]}).apply(batch_of([]))
 
@@ -211,7 +221,7 @@ def test_what_routes_nowhere_is_refused(fields: dict[str, Any], words: str) -> N
 
 
 def test_travels_is_written_and_read_again() -> None:
-    named = Multilingual(recipes={"en": [SHORT], "fr": [{"test_route:first_letter": {"letter": "u"}}]})
+    named = Multilingual(recipes={"en": [SHORT], "fr": [{f"{__name__}:first_letter": {"letter": "u"}}]})
     for step in (named, Multilingual(preset="fineweb2", recipes={"en": [SHORT]})):
         again = pickle.loads(pickle.dumps(step))
         assert again == step
@@ -285,7 +295,7 @@ def test_fineweb2_has_the_published_thresholds() -> None:
 def test_every_language_of_fineweb2_makes_its_steps() -> None:
     step = Multilingual(preset="fineweb2")
     for label in [*sorted(set(fineweb2.languages().values()))[::20], "bod_Tibt", "bdq_Latn", "fr"]:
-        kinds = [one.kind for one in step.steps_of(label) or ()]
+        kinds = list(map(step_kind, step.steps_of(label) or ()))
         assert kinds == ["language_score", "gopher_repetition", "fineweb_quality", "gopher_quality"]
         rows = with_columns(batch_of([(label, "a b"), (label, "")]), {"language_score": pa.array([0.1, 1.0])})
         reasons = step.apply(rows).reasons.to_pylist()
@@ -297,9 +307,34 @@ def test_a_users_fields_and_recipes_go_before_the_presets() -> None:
     step = Multilingual(preset="fineweb2", recipes={"fr": []}, preset_fields={"gopher_quality": {"min_doc_words": 7}})
     assert step.steps_of("fr") == ()
     (*_, gopher) = step.steps_of("de") or ()
+    assert isinstance(gopher, GopherQuality)
     assert (gopher.min_doc_words, gopher.max_avg_word_length) == (7, 15.0)
     scored = with_columns(batch_of([("fr", "?")]), {"language_score": pa.array([0.0])})
     assert apply_step(step, scored).reasons.to_pylist() == [None]
     unscored = Multilingual(preset="fineweb2", preset_fields={"language_score": None})
-    assert [one.kind for one in unscored.steps_of("fr") or ()][0] == "gopher_repetition"
+    assert step_kind((unscored.steps_of("fr") or ())[0]) == "gopher_repetition"
     assert unscored.apply(batch_of([("fr", "")])).reasons.to_pylist() == ["fineweb_quality/empty"]
+
+
+def test_a_report_and_a_trace_know_the_thresholds_of_each_language() -> None:
+    recipes: dict[str, Any] = {"en": [{"fineweb_quality": {"new_line_ratio": 0.2}}], "de": [], "default": [SHORT]}
+    step = Multilingual(preset="fineweb2", recipes=recipes)
+    value = {
+        "steps": [step.kind],
+        "recipe": {"steps": [dump_step(step)]},
+        "languages": {"en": 1, "fr": 1, "fra_Latn": 1},
+    }
+
+    def cuts(score: str, language: str | None) -> list[tuple[str, float]]:
+        return [(cut.drops, cut.value) for cut in thresholds(value, score, language)]
+
+    ratio, short = "fineweb_quality.list_ratio", "gopher_quality.nonsymbol_words"
+    assert [cuts(ratio, name) for name in ("en", "fr", "fra_Latn", "de", "xx", None)] == [
+        [("above", 0.2)], [("above", 0.185)], [("above", 0.185)], [], [], [],
+    ]  # fmt: skip
+    assert [cuts(short, name)[:1] for name in ("fr", "xx", None)] == [[("below", 50)], [("below", 3)], [("below", 50)]]
+    assert cuts("language_score", "fr") == [("below", 0.824)]
+    assert cuts("fineweb_quality.line_punct_ratio", "fr") == [("below", 0.1)]
+    other = {**value, "recipe": {"steps": [dump_step(Multilingual(column="source", recipes=recipes))]}}
+    assert [cut.value for cut in thresholds(other, ratio, "fr")] == [0.2]
+    assert (concerns("language_score", "language_score"), kind_of_rule("a/b", "multilingual")) == (True, "a")

@@ -70,8 +70,7 @@ def build_step(name: str, fields: dict[str, Any]) -> Step:
         return identified(step)
     if name not in KINDS:
         raise ValueError(f"there is no step {name!r}; known are {', '.join(KINDS)}, or an import path `module:Name`")
-    step: Step = step_class(name)(**fields)
-    return step
+    return step_class(name)(**fields)
 
 
 def step_class(kind: str) -> type[StepModel]:
@@ -166,7 +165,7 @@ def import_path(step: Step) -> str:
 
 def source_of(step: Step) -> bytes:
     """Give the source of a step's module; of its class or function alone where the module is a notebook or a prompt."""
-    for code in (sys.modules.get(origin(step).__module__), origin(step)):
+    for code in (sys.modules[origin(step).__module__], origin(step)):
         with suppress(OSError, TypeError):
             return inspect.getsource(code).encode()
     raise ValueError(

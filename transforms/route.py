@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .. import PenstockError, RecipeError
 from . import fineweb2
@@ -52,7 +52,7 @@ class Multilingual(StepModel):
     nested = ("recipes",)
     kind: Literal["multilingual"] = "multilingual"
     column: Label = "language"
-    recipes: Mapping[Label, tuple[StepField, ...]] = {}
+    recipes: Mapping[Label, Sequence[StepField]] = {}
     preset: Literal["fineweb2"] | None = None
     preset_fields: Mapping[Label, Mapping[str, Any] | None] = {}  # kind of step → its fields, as `words`
     missing: Literal["drop", "keep"] = "drop"  # documents without a recipe, where none is the default
@@ -63,14 +63,16 @@ class Multilingual(StepModel):
 
     @field_validator("recipes", mode="before")
     @classmethod
-    def _lists(cls, recipes: Any, info: ValidationInfo) -> Any:
+    def _lists(cls, recipes: Any) -> Any:
         """Refuse what YAML makes of `no:`, and an only step that is not in a list."""
-        for label, steps in recipes.items() if isinstance(recipes, Mapping) else ():
+        if not isinstance(recipes, Mapping):
+            return recipes
+        for label, steps in recipes.items():
             if not isinstance(label, str):
                 raise ValueError(f"languages have names, not {label!r}: put quotes around it")
             if not isinstance(steps, (list, tuple)):
                 raise ValueError(f"the recipe of {label} is a list of steps, not {steps!r}; [] keeps its documents")
-        return recipes
+        return {label: tuple(steps) for label, steps in recipes.items()}
 
     @model_validator(mode="after")
     def _check(self) -> Multilingual:
@@ -92,8 +94,8 @@ class Multilingual(StepModel):
         """Give the steps that a value of the column goes through; None where it has no recipe."""
         key = self._key(label)
         if key is None or key in self.recipes:
-            return None if key is None else self.recipes[key]
-        return _preset_steps(key, json.dumps(self.model_dump(mode="json", include={"preset_fields"})["preset_fields"]))
+            return None if key is None else tuple(self.recipes[key])
+        return preset_steps(key, json.dumps(self.model_dump(mode="json", include={"preset_fields"})["preset_fields"]))
 
     def held_steps(self) -> Iterator[Step]:
         """Give every step of every recipe; of the preset's, one language's, for they differ in numbers and words."""
@@ -228,20 +230,13 @@ def _merged(pieces: Sequence[_Piece], schema: pa.Schema) -> Outcome:
 
 
 @lru_cache(4096)
-def _preset_steps(label: str, own: str) -> tuple[Step, ...]:
-    """Make a language's steps from the table, with the user's fields over it."""
-    kinds = preset_recipe(label, json.loads(own))
-    return tuple(build_step(kind, fields) for kind, fields in kinds.items())
-
-
-def preset_recipe(label: str, own: Mapping[str, Mapping[str, Any] | None]) -> dict[str, dict[str, Any]]:
-    """Give the fields of each of a preset's steps for a language, with the user's own over them."""
-    found = {}
-    for kind, held in fineweb2.fields(label).items():
-        mine = own.get(kind, {})
-        if mine is not None:
-            found[kind] = {**held, **mine}
-    return found
+def preset_steps(label: str, own: str) -> tuple[Step, ...]:
+    """Make a language's steps from the table, with the user's own `preset_fields` (JSON) over it."""
+    mine = json.loads(own)
+    kinds = fineweb2.fields(label).items()
+    return tuple(
+        build_step(kind, {**fields, **mine.get(kind, {})}) for kind, fields in kinds if mine.get(kind, {}) is not None
+    )
 
 
 @lru_cache(64)
