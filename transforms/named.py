@@ -165,7 +165,8 @@ def import_path(step: Step) -> str:
 
 def source_of(step: Step) -> bytes:
     """Give the source of a step's module; of its class or function alone where the module is a notebook or a prompt."""
-    for code in (sys.modules[origin(step).__module__], origin(step)):
+    held: list[Any] = [sys.modules.get(origin(step).__module__), origin(step)]
+    for code in held:
         with suppress(OSError, TypeError):
             return inspect.getsource(code).encode()
     raise ValueError(

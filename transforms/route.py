@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from .. import PenstockError, RecipeError
 from . import fineweb2
 from .named import StepField, apply_step, build_step, step_fingerprint, step_kind
-from .step import Outcome, Step, StepModel
+from .step import Outcome, Step, StepModel, with_columns
 
 DEFAULT = "default"
 Label = Annotated[str, Field(min_length=1)]
@@ -106,6 +106,7 @@ class Multilingual(StepModel):
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Route the rows; give them back in their order with the columns that any recipe adds."""
+        batch = _without_views(batch)
         schema = _columns(self, batch.schema)
         pieces = [piece for key, rows in self._groups(batch) for piece in self._route(key, rows, batch)]
         return _merged(pieces, schema)
@@ -182,6 +183,13 @@ class _Piece:
     reasons: pa.StringArray
     errors: pa.StringArray | None = None
     raw: pa.BinaryArray | None = None
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Give columns of views as plain ones: Arrow cannot choose rows of views."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    columns = {item.name: batch.column(item.name).cast(plain[item.type]) for item in batch.schema if item.type in plain}
+    return with_columns(batch, columns) if columns else batch
 
 
 def _applied(key: str | None, step: Step, batch: pa.RecordBatch) -> Outcome:
@@ -262,8 +270,7 @@ def _columns(step: Multilingual, schema: pa.Schema) -> pa.Schema:
 
 def _common(name: str, one: pa.DataType, here: str, other: pa.DataType, there: str) -> pa.DataType:
     """Give the type that holds both texts; other types that differ are refused."""
-    texts = (pa.string(), pa.large_string(), pa.string_view())
-    if one in texts and other in texts:
+    if {one, other} == {pa.string(), pa.large_string()}:
         return pa.large_string()
     raise RecipeError(
         f"multilingual: the steps of {here} give the column {name!r} as {one}, those of {there} as {other}: one column "
