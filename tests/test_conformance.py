@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import time
@@ -122,15 +123,15 @@ class Broken:
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         self.met += 1
-        texts, reasons = batch["text"], [None] * len(batch)
+        texts = batch["text"]
+        reasons: list[str | None] = [None] * len(batch)
         if self.how == "memory" and self.met > 1:
             reasons = ["b/again"] * len(batch)
         elif self.how == "neighbour":
-            seen: set[str | None] = set()
-            reasons = ["b/twice" if (text or "")[:1] in seen or seen.add((text or "")[:1]) else None
-                       for text in texts.to_pylist()]  # fmt: skip
+            held = texts.to_pylist()
+            reasons = ["b/twice" if text in held[:row] else None for row, text in enumerate(held)]
         elif self.how == "buffers":
-            begins = np.frombuffer(texts.buffers()[1], np.int32)[: len(batch)] if len(batch) else []
+            begins: Any = np.frombuffer(texts.buffers()[1], np.int32)[: len(batch)] if len(batch) else []
             reasons = ["b/first" if begin == 0 else None for begin in begins]
         elif self.how == "batch":
             reasons = [f"b/{len(batch)}"] * len(batch)
@@ -147,11 +148,8 @@ class Broken:
         elif self.how == "order":
             batch = batch.take(pa.array(range(len(batch))[::-1], pa.int64()))
         elif self.how == "writes" and len(batch):
-            np.frombuffer(texts.buffers()[1], np.int32)  # a view; a kernel could write through its address
-            import ctypes
-
-            address = batch["place"].buffers()[1].address
-            ctypes.c_int64.from_address(address).value += 1
+            # as a kernel might that is given an address
+            ctypes.c_int64.from_address(batch["place"].buffers()[1].address).value += 1
         elif self.how == "raises":
             reasons = [None if text.encode("ascii") else "b/x" for text in texts.to_pylist()]
         return Outcome(batch, pa.array(reasons, pa.string()))
@@ -163,7 +161,8 @@ class BrokenFilter(Shouting):
     how: str
 
     def measure(self, batch: pa.RecordBatch) -> Scores:
-        return {**super().measure(batch), **({"words": ["many"] * len(batch)} if self.how == "numbers" else {})}
+        words = {"words": np.array(["many"] * len(batch))} if self.how == "numbers" else {}
+        return {**super().measure(batch), **words}
 
     def decide(self, scores: Scores) -> pa.StringArray:
         reasons = super().decide(scores)
@@ -183,6 +182,9 @@ class BrokenSuite(StepConformance):
 
     def __init__(self, how: str) -> None:
         self.how = how
+
+    def texts(self) -> Sequence[str]:
+        return [*ODD_TEXTS.values(), "again", "again"]
 
     def step(self) -> Step:
         return Broken(self.how)

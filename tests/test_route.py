@@ -11,11 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_run import recipe_over
 
-from penstock import Recipe, RecipeError, RunError
+from penstock import Recipe, RecipeError, RunError, run
 from penstock.pipelines.recipe import root_paths
 from penstock.pipelines.thresholds import concerns, kind_of_rule, thresholds
 from penstock.transforms import fineweb2, function_step, language_score, route
@@ -50,6 +52,11 @@ def sets_aside(batch: pa.RecordBatch) -> Outcome:
     odd = pc.if_else(pc.match_substring(batch["text"], "odd"), "odd", pa.scalar(None, pa.string()))
     raw = pc.if_else(pc.is_valid(odd), b"raw", pa.scalar(None, pa.binary()))
     return Outcome(batch, pa.nulls(len(batch), pa.string()), odd, raw)
+
+
+def sets_beside(batch: pa.RecordBatch) -> Outcome:
+    errors = [f"of {len(text)}" if len(text) % 5 == 0 else None for text in batch["text"].to_pylist()]
+    return Outcome(batch, pa.nulls(len(batch), pa.string()), pa.array(errors, pa.string()))
 
 
 def fails(batch: pa.RecordBatch) -> Any:
@@ -191,7 +198,7 @@ def test_a_text_may_be_of_two_types_a_number_may_not() -> None:
 def test_faults_name_the_language() -> None:
     with pytest.raises(RunError, match="multilingual, fr: step fails failed on a batch: ZeroDivisionError"):
         Multilingual(recipes={"fr": [fails]}, missing="keep").apply(batch_of(ROWS))
-    with pytest.raises(RecipeError, match="multilingual, fr: step loses drops the column 'text'"):
+    with pytest.raises(RecipeError, match="multilingual, fr: a step drops the column 'text'"):
         Multilingual(recipes={"fr": [loses]}).apply(batch_of(ROWS))
     with pytest.raises(RecipeError, match="there is no column 'script': put language_id before it"):
         Multilingual(column="script", recipes={"fr": []}).apply(batch_of(ROWS))
@@ -314,6 +321,25 @@ def test_a_users_fields_and_recipes_go_before_the_presets() -> None:
     unscored = Multilingual(preset="fineweb2", preset_fields={"language_score": None})
     assert step_kind((unscored.steps_of("fr") or ())[0]) == "gopher_repetition"
     assert unscored.apply(batch_of([("fr", "")])).reasons.to_pylist() == ["fineweb_quality/empty"]
+
+
+def test_a_run_routes_quarantines_and_adds_up(corpus: Path, tmp_path: Path) -> None:
+    recipes = {"t0": [{"gopher_quality": {"min_doc_words": 200, "min_stop_words": None}}, f"{__name__}:shout"],
+               "t1": [f"{__name__}:sets_beside"]}  # fmt: skip
+    value = recipe_over(corpus, tokenizer=None, tokens=None, dedup=None, steps=[{"multilingual": {"recipes": recipes}}])
+    value["inputs"]["docs"]["fields"]["language"] = "topic"
+    manifest = run(Recipe.from_value(value), tmp_path, workers=2, quiet=True)
+    assert manifest["steps"] == ["multilingual"]
+    assert list(manifest["rejected_by_rule"]) == ["gopher_quality/gopher_short_doc"]
+    assert manifest["quarantined"] > 0
+    assert manifest["documents_in"] == 240 == sum(manifest[name] for name in ("kept", "rejected", "quarantined"))
+    parts = pq.read_table(tmp_path / manifest["tables"]["parts"]).to_pylist()
+    folder = tmp_path / "documents" / manifest["stages"]["documents"]
+    kept = [row for part in parts for row in pq.read_table(folder / part["documents_object"]).to_pylist()]
+    assert {row["language"]: (row["shouted"], row["gopher_quality.words"] is None) for row in kept} == {
+        "t0": (True, False), "t1": (None, True),
+    }  # fmt: skip
+    assert all(row["text"].isupper() == (row["language"] == "t0") for row in kept)
 
 
 def test_a_report_and_a_trace_know_the_thresholds_of_each_language() -> None:

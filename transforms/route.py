@@ -1,13 +1,13 @@
 """Rules by language, in one run: each document goes through the steps of its own language.
 
-Routing costs two copies of a batch's columns and one call of each step for each language that a batch holds, some 0.2
-ms a call. Batches of one language cost nothing more than their steps.
+Routing costs two copies of a batch's columns and a call of each step for each language that a batch holds, about 1 ms a
+call: FineWeb-2's rules take 20 MB/s a core where 1,000 documents hold 34 languages, 45 where they hold one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -20,10 +20,11 @@ from pydantic import Field, field_validator, model_validator
 
 from .. import PenstockError, RecipeError
 from . import fineweb2
-from .named import StepField, apply_step, build_step, step_fingerprint, step_kind
+from .named import StepField, apply_step, build_step, step_fingerprint
 from .step import Outcome, Step, StepModel, with_columns
 
 DEFAULT = "default"
+Rows = NDArray[np.int64]  # numbers of rows in the batch that came in
 Label = Annotated[str, Field(min_length=1)]
 
 
@@ -108,8 +109,8 @@ class Multilingual(StepModel):
         """Route the rows; give them back in their order with the columns that any recipe adds."""
         batch = _without_views(batch)
         schema = _columns(self, batch.schema)
-        pieces = [piece for key, rows in self._groups(batch) for piece in self._route(key, rows, batch)]
-        return _merged(pieces, schema)
+        pieces = [piece for key, rows, own in self._groups(batch) for piece in self._route(key, rows, own)]
+        return _merged(pieces, schema, batch.schema.names)
 
     def fingerprint(self) -> dict[str, Any]:
         """Name what decides: the fields, every step's own fingerprint, the preset's table."""
@@ -133,54 +134,56 @@ class Multilingual(StepModel):
                 return label
         return DEFAULT if DEFAULT in self.recipes else None
 
-    def _groups(self, batch: pa.RecordBatch) -> Iterator[tuple[str | None, NDArray[np.int64]]]:
+    def _groups(self, batch: pa.RecordBatch) -> Iterator[tuple[str | None, Rows, pa.RecordBatch]]:
         """Part the rows by recipe, in the order in which languages come up; rows stay in theirs."""
         if self.column not in batch.schema.names:
             raise RecipeError(
                 f"multilingual: there is no column {self.column!r}: put language_id before it, or name another `column`"
             )
         coded = batch.column(self.column).cast(pa.string()).dictionary_encode()
-        keys = [self._key(label) for label in coded.dictionary.to_pylist()]
-        places = {key: number for number, key in enumerate(dict.fromkeys([*keys, self._key(None)]))}
-        of_code = np.array([places[key] for key in [*keys, self._key(None)]], np.int64)
-        numbers = of_code[coded.indices.fill_null(len(keys)).to_numpy(zero_copy_only=False)]
-        for key, number in places.items():
-            rows = np.flatnonzero(numbers == number)
-            if len(rows):
-                yield key, rows
+        keys = [*(self._key(label) for label in coded.dictionary.to_pylist()), self._key(None)]
+        places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        of_code = np.array([places[key] for key in keys], np.int64)
+        numbers = of_code[coded.indices.fill_null(len(keys) - 1).to_numpy(zero_copy_only=False)]
+        order = np.argsort(numbers, kind="stable")
+        ends = np.cumsum(np.bincount(numbers, minlength=len(places)))
+        sorted_rows = batch if np.all(numbers[1:] >= numbers[:-1]) else batch.take(pa.array(order))
+        for key, start, end in zip(places, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+            if start < end:
+                yield key, order[start:end], sorted_rows.slice(start, end - start)
 
-    def _route(self, key: str | None, rows: NDArray[np.int64], batch: pa.RecordBatch) -> Iterator[_Piece]:
-        """Send one language's rows through its steps; what falls out on the way, and what comes through."""
-        steps, batch = self.steps_of(key), batch if len(rows) == len(batch) else batch.take(pa.array(rows))
-        reasons = pa.nulls(len(rows), pa.string())
+    def _route(self, key: str | None, rows: Rows, batch: pa.RecordBatch) -> Iterator[_Piece]:
+        """Send one language's rows through its steps; give what falls out on the way, and what comes through."""
+        steps, reasons = self.steps_of(key), None
         if steps is None and self.missing == "drop":
             reasons = pa.repeat(f"{self.kind}/no_recipe", len(rows))
         for step in steps or ():
             outcome = _applied(key, step, batch)
-            _refuse_lost(key, step, batch.schema, outcome.batch.schema)
-            reasons, batch = pc.coalesce(reasons, outcome.reasons.cast(pa.string())), outcome.batch
-            errors = outcome.errors if outcome.errors is not None else pa.nulls(len(rows), pa.string())
-            gone = pc.is_valid(errors)
-            if not self.score_rejected:
-                gone = pc.or_(gone, pc.is_valid(reasons))
-            if pc.any(gone).as_py():
-                raw = outcome.raw.filter(gone) if outcome.raw is not None else None
-                where = gone.to_numpy(zero_copy_only=False)
-                yield _Piece(rows[where], batch.filter(gone), reasons.filter(gone), errors.filter(gone), raw)
-                stays = pc.invert(gone)
-                rows, batch, reasons = rows[~where], batch.filter(stays), reasons.filter(stays)
+            batch, errors = outcome.batch, outcome.errors
+            reasons = outcome.reasons if reasons is None else pc.coalesce(reasons, outcome.reasons)
+            gone = np.zeros(len(rows), bool)
+            if errors is not None and errors.null_count < len(rows):
+                gone |= pc.is_valid(errors).to_numpy(zero_copy_only=False)
+            if not self.score_rejected and reasons.null_count < len(rows):
+                gone |= pc.is_valid(reasons).to_numpy(zero_copy_only=False)
+            if gone.any():
+                mask, stays = pa.array(gone), pa.array(~gone)
+                fallen = [None if part is None else part.filter(mask) for part in (errors, outcome.raw)]
+                yield _Piece(key, rows[gone], batch.filter(mask), reasons.filter(mask), *fallen)
+                rows, batch, reasons = rows[~gone], batch.filter(stays), reasons.filter(stays)
             if not len(rows):
                 return
-        yield _Piece(rows, batch, reasons)
+        yield _Piece(key, rows, batch, reasons)
 
 
 @dataclass(frozen=True)
 class _Piece:
     """Rows of one language that left its steps at one place."""
 
-    rows: NDArray[np.int64]  # their numbers in the batch
+    key: str | None
+    rows: Rows
     batch: pa.RecordBatch
-    reasons: pa.StringArray
+    reasons: pa.StringArray | None
     errors: pa.StringArray | None = None
     raw: pa.BinaryArray | None = None
 
@@ -200,20 +203,20 @@ def _applied(key: str | None, step: Step, batch: pa.RecordBatch) -> Outcome:
         raise type(error)(f"multilingual, {key}: {error}") from error
 
 
-def _refuse_lost(key: str | None, step: Step, before: pa.Schema, after: pa.Schema) -> None:
-    for name in before.names:
-        if name not in after.names:
+def _refuse_lost(key: str | None, before: Iterable[str], after: Container[str]) -> None:
+    for name in before:
+        if name not in after:
             raise RecipeError(
-                f"multilingual, {key}: step {step_kind(step)} drops the column {name!r}; a step adds columns and "
-                "edits them"
+                f"multilingual, {key}: a step drops the column {name!r}; a step adds columns and edits them"
             )
 
 
-def _merged(pieces: Sequence[_Piece], schema: pa.Schema) -> Outcome:
+def _merged(pieces: Sequence[_Piece], schema: pa.Schema, before: Sequence[str]) -> Outcome:
     """Put the pieces together again, in the order of the rows they were cut from."""
-    order = None
-    if len(pieces) > 1:
-        order = pa.array(np.argsort(np.concatenate([piece.rows for piece in pieces])))
+    order = pa.array(np.argsort(np.concatenate([piece.rows for piece in pieces]))) if len(pieces) > 1 else None
+    held = [dict(zip(piece.batch.schema.names, piece.batch.columns, strict=True)) for piece in pieces]
+    for piece, columns in zip(pieces, held, strict=True):
+        _refuse_lost(piece.key, before, columns)
 
     def whole(parts: Sequence[pa.Array | None], kind: pa.DataType) -> pa.Array:
         arrays = [
@@ -223,14 +226,12 @@ def _merged(pieces: Sequence[_Piece], schema: pa.Schema) -> Outcome:
         joined = pa.concat_arrays(arrays) if arrays else pa.array([], kind)
         return joined if order is None else joined.take(order)
 
-    columns = [
-        whole([p.batch.column(item.name) if item.name in p.batch.schema.names else None for p in pieces], item.type)
-        for item in schema
-    ]
     errors = [piece.errors for piece in pieces]
     raw = [piece.raw for piece in pieces]
     return Outcome(
-        pa.RecordBatch.from_arrays(columns, names=schema.names),
+        pa.RecordBatch.from_arrays(
+            [whole([columns.get(item.name) for columns in held], item.type) for item in schema], names=schema.names
+        ),
         whole([piece.reasons for piece in pieces], pa.string()),
         whole(errors, pa.string()) if any(part is not None for part in errors) else None,
         whole(raw, pa.binary()) if any(part is not None for part in raw) else None,
@@ -258,9 +259,8 @@ def _columns(step: Multilingual, schema: pa.Schema) -> pa.Schema:
     for key, steps in recipes.items():
         batch = empty
         for one in steps:
-            outcome = _applied(key, one, batch)
-            _refuse_lost(key, one, batch.schema, outcome.batch.schema)
-            batch = outcome.batch
+            batch = _applied(key, one, batch).batch
+        _refuse_lost(key, schema.names, batch.schema.names)
         for item in batch.schema:
             kind, other = found.setdefault(item.name, (item.type, key))
             if kind != item.type:
