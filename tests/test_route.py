@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import json
 import pickle
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -297,6 +299,22 @@ def test_fineweb2_has_the_published_thresholds() -> None:
     assert fineweb2.fields("aai_Latn")["fineweb_quality"]["line_punct_thr"] is None  # -1 there
     with pytest.raises(ValueError, match="no config for 'en'"):
         fineweb2.fields("en")
+
+
+def test_decides_as_datatrove_does_with_fineweb2s_configs() -> None:
+    data = Path(__file__).parent / "data"
+    variants = runpy.run_path(str(data / "make_fineweb2_golden.py"))["variants"]
+    passages = [
+        json.loads(line) for line in (data / "language.jsonl").read_text(encoding="utf-8").strip("\n").split("\n")
+    ]
+    golden = json.loads((data / "fineweb2.json").read_text())["rules"]
+    rows = [(row["language"], text, rule) for row, rules in zip(passages, golden, strict=True) if rules is not None
+            for text, rule in zip(variants(row["text"]), rules, strict=True)]  # fmt: skip
+    step = Multilingual(preset="fineweb2", preset_fields={"language_score": None})
+    reasons = step.apply(batch_of([row[:2] for row in rows])).reasons.to_pylist()
+    assert [reason and reason.partition("/")[2] for reason in reasons] == [rule for *_, rule in rows]
+    assert len({rule for *_, rule in rows}) >= 10
+    assert len({language for language, *_ in rows}) >= 50
 
 
 def test_every_language_of_fineweb2_makes_its_steps() -> None:

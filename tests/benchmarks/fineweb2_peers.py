@@ -87,42 +87,44 @@ def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
             "decisions": [reason and reason.partition("/")[2] for reason in decisions]}  # fmt: skip
 
 
-def datatrove_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run datatrove's filters, made as FineWeb-2's script makes them, in its own environment."""
-    import datatrove_side as peer
+def filters_of(clone: Path, label: str) -> list[Any]:
+    """Make datatrove's filters for a language, as FineWeb-2's script makes them."""
     import yaml
-    from datatrove.data import Document
     from datatrove.pipeline import filters as rules
+
+    own = yaml.safe_load((clone / "configs" / f"{label}.yml").read_text(encoding="utf-8"))
+    return [
+        rules.GopherRepetitionFilter(
+            language=label, dup_para_frac=0, dup_line_char_frac=0, dup_para_char_frac=0,
+            dup_line_frac=own["dup_line_frac"], top_n_grams=own["top_n_grams"], dup_n_grams=own["dup_n_grams"],
+        ),
+        rules.FineWebQualityFilter(
+            language=label, short_line_thr=999, char_duplicates_ratio=0.1, line_punct_thr=own["line_punct_thr"],
+            new_line_ratio=own["new_line_ratio"],
+        ),
+        rules.GopherQualityFilter(
+            language=label, max_avg_word_length=own["max_avg_word_length"],
+            min_avg_word_length=own["min_avg_word_length"], stop_words=own["stopwords"],
+            max_non_alpha_words_ratio=own["max_non_alpha_words_ratio"], min_stop_words=2,
+        ),
+    ]  # fmt: skip
+
+
+def rule(filters: list[Any], document: Any) -> Any:
+    """Name the first rule of datatrove's filters that drops a document."""
+    return next((found[1] for one in filters if isinstance(found := one.filter(document), tuple)), None)
+
+
+def datatrove_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run datatrove's filters in its own environment."""
+    import datatrove_side as peer
+    from datatrove.data import Document
 
     peer.whitespace_words()
     rows = json.loads((work / "rows.json").read_text())
-    made: dict[str, list[Any]] = {}
-    for label in {label for label, _ in rows}:
-        own = yaml.safe_load((arguments.fineweb2 / "configs" / f"{label}.yml").read_text(encoding="utf-8"))
-        made[label] = [
-            rules.GopherRepetitionFilter(
-                language=label, dup_para_frac=0, dup_line_char_frac=0, dup_para_char_frac=0,
-                dup_line_frac=own["dup_line_frac"], top_n_grams=own["top_n_grams"], dup_n_grams=own["dup_n_grams"],
-            ),
-            rules.FineWebQualityFilter(
-                language=label, short_line_thr=999, char_duplicates_ratio=0.1, line_punct_thr=own["line_punct_thr"],
-                new_line_ratio=own["new_line_ratio"],
-            ),
-            rules.GopherQualityFilter(
-                language=label, max_avg_word_length=own["max_avg_word_length"],
-                min_avg_word_length=own["min_avg_word_length"], stop_words=own["stopwords"],
-                max_non_alpha_words_ratio=own["max_non_alpha_words_ratio"], min_stop_words=2,
-            ),
-        ]  # fmt: skip
-    start, decisions = time.process_time(), []
-    for number, (label, text) in enumerate(rows):
-        document, reason = Document(text=text, id=str(number)), None
-        for one in made[label]:
-            result = one.filter(document)
-            if isinstance(result, tuple):
-                reason = result[1]
-                break
-        decisions.append(reason)
+    made = {label: filters_of(arguments.fineweb2, label) for label in {label for label, _ in rows}}
+    start = time.process_time()
+    decisions = [rule(made[label], Document(text=text, id=str(number))) for number, (label, text) in enumerate(rows)]
     return {"seconds": time.process_time() - start, "decisions": decisions}
 
 
