@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .. import InputError, RecipeError
 from ..tokenizer.vocab import vocabulary_files
 from ..transforms.minhash import MinHash
-from ..transforms.named import StepField, files_named, step_fingerprint
+from ..transforms.named import StepField, files_named, step_fingerprint, step_kind
 from ..transforms.readers import Fields
 
 MiB = 1 << 20
@@ -143,6 +143,12 @@ class Recipe(Frozen):
             raise ValueError("`tokens` needs a `tokenizer`: name its `path`, or `train` one")
         if not (self.tokens or self.text):
             raise ValueError("the recipe writes nothing: ask for `text`, `tokens` or both")
+        if self.score_rejected:
+            for number, step in enumerate(self.steps):
+                if getattr(step, "score_rejected", True) is False:
+                    raise ValueError(
+                        f"score_rejected is true, and false in steps.{number}.{step_kind(step)}: set it there too"
+                    )
         packs = [(pack.policy, pack.length) for pack in self.tokens.packs] if self.tokens else []
         if len(set(packs)) < len(packs):
             raise ValueError("tokens.packs names the same pack twice")

@@ -229,6 +229,14 @@ def test_what_routes_nowhere_is_refused(fields: dict[str, Any], words: str) -> N
         Recipe.from_value(value)
 
 
+def test_what_scores_rejected_documents_does_so_inside_too() -> None:
+    value: dict[str, Any] = {"inputs": {"in": {"path": "x"}}, "text": {}, "score_rejected": True}
+    inner: dict[str, Any] = {"recipes": {"fr": [SHORT]}}
+    with pytest.raises(RecipeError, match=r"false in steps.1.multilingual: set it there too"):
+        Recipe.from_value({**value, "steps": ["c4_quality", {"multilingual": inner}]})
+    assert Recipe.from_value({**value, "steps": [{"multilingual": {**inner, "score_rejected": True}}]}).score_rejected
+
+
 def test_travels_is_written_and_read_again() -> None:
     named = Multilingual(recipes={"en": [SHORT], "fr": [{f"{__name__}:first_letter": {"letter": "u"}}]})
     for step in (named, Multilingual(preset="fineweb2", recipes={"en": [SHORT]})):
