@@ -20,10 +20,10 @@ from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, Pack, ShardEntry, Vocabulary
 from ..sharding.store import Store
 from ..tokenizer.vocab import Tokenizer
+from ..transforms.named import apply_step
 from ..transforms.readers import Fields, Piece, check_fields, detect_format, list_files, read, split
 from ..transforms.schema import keyed
 from ..transforms.step import Outcome, Step, with_columns
-from .ingest import apply_step
 from .spool import Spool, vocabulary_of
 
 VOCABULARY = b"penstock.vocabulary"  # metadata of the column `tokens`: whose ids they are

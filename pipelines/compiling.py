@@ -7,20 +7,21 @@ import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ..transforms import LanguageScore
 from ..transforms.kernels.cache import cold
+from ..transforms.named import built_in, distinct, inner_steps
 from ..transforms.step import Step
 from .fork_server import start
 from .ingest import warm
 from .match import warm_match
 from .recipe import Dedup
 from .runners_preflight import cores
-from .steps import built_in
 
 
 def compile_kernels(steps: Sequence[Step], dedup: Dedup | None) -> Callable[[], None]:
     """Have all that these steps and this deduplication use compiled; give the call that loads it into a process."""
-    # A user's own step has nothing of ours to compile.
-    own = list(filter(built_in, steps))
+    # A user's own step has nothing of ours to compile, nor has a threshold on a column that may come from one.
+    own = [step for step in distinct(inner_steps(steps)) if built_in(step) and not isinstance(step, LanguageScore)]
     if cold() and cores() > 1:
         parts = [partial(load_kernels, [step], None) for step in own]
         compile_apart([*([] if dedup is None else [partial(load_kernels, (), dedup)]), *parts], cores())

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import zstandard
 
 from ..sharding.store import Store
+from ..transforms.named import step_fingerprint
 from ..transforms.schema import id_sum
 from .heartbeat import Heartbeat
 from .kept_edits import KeptEdits
 from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
-from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors, tallied
 
 

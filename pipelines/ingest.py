@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import PenstockError, RecipeError, RunError
+from .. import RecipeError
+from ..transforms.named import apply_step, step_fingerprint, step_kind
 from ..transforms.readers import read
 from ..transforms.schema import DOCUMENT
 from ..transforms.step import Outcome, Step
@@ -25,7 +26,6 @@ from .ledger import LEDGER, PartWriter
 from .plan import IngestTask
 from .recipe import Recipe
 from .stage import Meter, Receipt, Stage, package_versions, run_task
-from .steps import step_fingerprint, step_kind
 
 READER = -1  # the reader's number among the steps
 SHARD_COLUMNS = ("stream", "shard", "ordinal", "end")  # stand beside a document's own in token files
@@ -87,31 +87,6 @@ def check_streams(recipe: Recipe) -> None:
         if column not in known:
             what = "streams by value" if isinstance(stream, str) else "buckets"
             raise RecipeError(f"tokens.streams: {column!r} is no column for {what}; these are: {', '.join(known)}")
-
-
-def apply_step(step: Step, batch: pa.RecordBatch) -> Outcome:
-    """Apply a step and hold it to its contract: as many rows as came in, a reason a row."""
-    try:
-        outcome = step.apply(batch)
-    except PenstockError:
-        raise
-    except Exception as error:
-        rows = "a batch" if len(batch) else "an empty batch"
-        if len(batch) and {"source", "path"} <= set(batch.schema.names):
-            rows = f"{batch.column('source')[0]}/{batch.column('path')[0]}"
-        raise RunError(f"step {step_kind(step)} failed on {rows}: {type(error).__name__}: {error}") from error
-    if not isinstance(outcome, Outcome):
-        raise RunError(
-            f"step {step_kind(step)} gave a {type(outcome).__name__}; apply(batch) gives Outcome(batch, reasons), with "
-            "a reason for each row that goes and null for the others"
-        )
-    if len(outcome.batch) != len(batch) or len(outcome.reasons) != len(batch):
-        raise RunError(
-            f"step {step_kind(step)} got {len(batch)} rows and gave {len(outcome.batch)} rows and "
-            f"{len(outcome.reasons)} reasons; "
-            "a step gives as many as it got, and null as the reason of rows it keeps"
-        )
-    return outcome
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import xxhash
 from .. import InputError, RecipeError
 from ..sharding.store import Store
 from ..transforms import ExtractHtml
+from ..transforms.named import built_in, inner_steps
 from ..transforms.readers import Piece, check_fields, detect_format, list_files, split
 from .recipe import Recipe, digest
-from .steps import built_in
 from .tables import get_table, put_table
 
 CHUNK_TASKS = 200
@@ -104,11 +104,8 @@ def cut_files(recipe: Recipe, source: str) -> Iterator[tuple[Piece, str, list[tu
     item = recipe.inputs[source]
     entries = list_files(item.path)
     kinds = [item.format if item.format != "auto" else detect_format(entry.path) for entry in entries]
-    if (
-        "warc" in kinds
-        and all(map(built_in, recipe.steps))
-        and not any(isinstance(step, ExtractHtml) for step in recipe.steps)
-    ):
+    steps = list(inner_steps(recipe.steps))
+    if "warc" in kinds and all(map(built_in, steps)) and not any(isinstance(step, ExtractHtml) for step in steps):
         raise RecipeError(
             f"steps: the input {source!r} holds WARC files, whose pages have no text until a step extracts it: put "
             "extract_html first"

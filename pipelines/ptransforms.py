@@ -25,11 +25,11 @@ from apache_beam.pvalue import AsList, PCollection, TaggedOutput
 from .. import RequestError
 from ..sharding.format import Pack
 from ..tokenizer import load_tokenizer
+from ..transforms.named import parse_step
 from ..transforms.readers import Fields
 from ..transforms.step import Step
 from . import beam_coder as beam_coder  # registers how a batch is coded
 from .batches import ShardWriter, Sorted, apply_steps, deal, list_pieces, read_piece, tally, tokenize
-from .steps import parse_step
 
 TASK_BYTES = 64 << 20  # of input read by one element, as in `penstock run`
 _REJECTED = "rejected"

@@ -22,13 +22,13 @@ from .. import RequestError
 from ..sharding.format import Pack, ShardEntry, Vocabulary
 from ..sharding.store import Store
 from ..tokenizer import Tokenizer
+from ..transforms.named import step_fingerprint
 from ..transforms.schema import id_sum, keyed
 from .heartbeat import Heartbeat
 from .kept_edits import KeptEdits
 from .recipe import Recipe, digest
 from .spool import Spool, vocabulary_of
 from .stage import Meter, Receipt, Stage, package_versions, run_task
-from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors, tallied
 from .tables import get_table, put_table
 from .vocabulary import RunTokenizer

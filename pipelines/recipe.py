@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .. import InputError, RecipeError
 from ..tokenizer.vocab import vocabulary_files
 from ..transforms.minhash import MinHash
+from ..transforms.named import StepField, files_named, step_fingerprint, step_kind
 from ..transforms.readers import Fields
-from .steps import StepField, files_of, step_fingerprint
 
 MiB = 1 << 20
 MOST_PIECES = 1_000_000  # of a vocabulary that is trained
@@ -143,6 +143,12 @@ class Recipe(Frozen):
             raise ValueError("`tokens` needs a `tokenizer`: name its `path`, or `train` one")
         if not (self.tokens or self.text):
             raise ValueError("the recipe writes nothing: ask for `text`, `tokens` or both")
+        if self.score_rejected:
+            for number, step in enumerate(self.steps):
+                if getattr(step, "score_rejected", True) is False:
+                    raise ValueError(
+                        f"score_rejected is true, and false in steps.{number}.{step_kind(step)}: set it there too"
+                    )
         packs = [(pack.policy, pack.length) for pack in self.tokens.packs] if self.tokens else []
         if len(set(packs)) < len(packs):
             raise ValueError("tokens.packs names the same pack twice")
@@ -293,10 +299,9 @@ def root_paths(value: dict[str, Any], folder: Path) -> None:
 
     inputs = value.get("inputs")
     holders = [*(inputs.values() if isinstance(inputs, dict) else ()), value.get("tokenizer")]
-    places = [(holder, ("path",)) for holder in holders]
+    places: list[tuple[Any, tuple[str, ...]]] = [(holder, ("path",)) for holder in holders]
     for steps in (value.get("steps"), value.get("final")):
-        named = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-        places += [(fields, files_of(kind)) for step in named for kind, fields in step.items()]
+        places += files_named(steps)
     for holder, names in places:
         for name in names if isinstance(holder, dict) else ():
             if name in holder:

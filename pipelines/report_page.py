@@ -11,7 +11,7 @@ from .report_parts import disclosure, document, legend, name_of, partial, plural
 from .report_style import page
 from .report_survey import LENGTH_EDGES, Record, Survey
 from .report_tables import duplicates_section, languages_section, quarantine_section, run_section, tokens_section
-from .thresholds import Threshold, kind_of, short
+from .thresholds import Threshold, concerns, kind_of_rule, short, thresholds
 
 Cuts = Mapping[str, Sequence[Threshold]]
 
@@ -20,7 +20,7 @@ def render(manifest: Mapping[str, Any], account: Funnel, found: Survey, cuts: Cu
     """Draw the whole page; a section that has nothing to say is left out."""
     sections = [
         ("funnel", "Funnel", funnel_section(account)),
-        ("rules", "What the rules dropped", rules_section(account, found, cuts)),
+        ("rules", "What the rules dropped", rules_section(account, found, manifest)),
         ("scores", "Scores", scores_section(found, cuts)),
         ("languages", "Languages", languages_section(manifest)),
         ("lengths", "Lengths", lengths_section(found)),
@@ -117,13 +117,14 @@ def _rules_table(account: Funnel) -> str:
     return table(head, rows, caption) if rows else ""
 
 
-def rules_section(account: Funnel, found: Survey, cuts: Cuts) -> str:
+def rules_section(account: Funnel, found: Survey, manifest: Mapping[str, Any]) -> str:
     """Show some documents that each rule dropped."""
     blocks = []
     for stage in account.stages:
         for rule in stage.rules:
             if examples := found.examples.get(rule.rule):
-                shown = "".join(document(item, charge(item, stage.kind, cuts)) for item in examples)
+                kind = kind_of_rule(rule.rule, stage.kind)
+                shown = "".join(document(item, charge(item, kind, manifest)) for item in examples)
                 blocks.append(disclosure(f"<h3>{name_of(rule.rule)}</h3>", plural(rule.documents, "document"), shown))
     if not blocks:
         return ""
@@ -131,13 +132,13 @@ def rules_section(account: Funnel, found: Survey, cuts: Cuts) -> str:
     return f"<p>{note}</p>\n{''.join(blocks)}{partial(found)}"
 
 
-def charge(item: Record, kind: str, cuts: Cuts) -> str:
+def charge(item: Record, kind: str, manifest: Mapping[str, Any]) -> str:
     """Say which scores of a step speak against a document; where no threshold is known, its first scores."""
-    own = {name: value for name, value in item.scores.items() if kind_of(name) == kind}
+    own = {name: value for name, value in item.scores.items() if concerns(kind, name)}
     beyond = [
         f"{short(name)} {number(value)} {cut.sign} {number(cut.value)}"
         for name, value in own.items()
-        for cut in cuts.get(name, ())
+        for cut in thresholds(manifest, name, item.language)
         if cut.beyond(value)
     ]
     return ", ".join(beyond or [f"{short(name)} {number(value)}" for name, value in list(own.items())[:6]])

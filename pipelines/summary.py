@@ -9,9 +9,9 @@ from typing import Any
 
 from .. import __version__
 from ..sharding.format import Generation
+from ..transforms.named import inner_steps, step_kind
 from .recipe import Recipe
 from .stage import COST, Receipt
-from .steps import step_kind
 
 
 def summarize(recipe: Recipe, receipts: Sequence[Receipt], dropped: int, tokens: Generation | None) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def versions() -> dict[str, str]:
 def models(recipe: Recipe) -> dict[str, str]:
     """Name the digest of every model that a step uses."""
     found = {}
-    for step in recipe.steps:
+    for step in inner_steps(recipe.steps):
         fingerprint = step.fingerprint() if hasattr(step, "fingerprint") else {}
         found.update(
             {f"{step_kind(step)}.{name}": str(value) for name, value in fingerprint.items() if name.endswith("sha256")}

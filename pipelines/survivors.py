@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 from .. import RunError
 from ..sharding.store import Store
 from ..transforms.edits import COLUMN as EDITS
+from ..transforms.named import apply_step, step_kind
 from ..transforms.schema import id_sum
 from ..transforms.step import Step
 from .clusters import RemovalList, removals
-from .ingest import apply_step
-from .steps import step_kind
 from .tables import parquet
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from ..transforms import fineweb2
 
 #: Thresholds whose fields are not named after their scores: score → (field, what goes), both of one kind of step.
 FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -24,6 +28,12 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
     "language_score": (("minimum", "up to"),),
 }
+#: Thresholds on a score that another kind of step gives: score → kind → (field, what goes).
+OTHERS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    "language_score": {"language_score": (("minimum", "below"),)},
+}
+#: The kind of step that has rules by language, and gives the reasons of the steps that it holds.
+MULTILINGUAL = "multilingual"
 #: Scores whose column does not begin with the kind of their step.
 KINDS = {"language_score": "language_id"}
 SIGNS = {"below": "<", "up to": "≤", "above": ">"}
@@ -68,22 +78,78 @@ class Threshold:
         return (value - self.value if minimum else self.value - value) / room
 
 
-def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
+def concerns(kind: str, score: str) -> bool:
+    """Say whether steps of a kind decide by a score column."""
+    return kind_of(score) == kind or kind in OTHERS.get(score, {})
+
+
+def kind_of_rule(rule: str, stage: str) -> str:
+    """Name the kind of step that a reason comes from: a step that holds others gives theirs."""
+    return rule.partition("/")[0] if stage == MULTILINGUAL else stage
+
+
+def thresholds(manifest: Mapping[str, Any], score: str, language: str | None = None) -> Sequence[Threshold]:
     """Find the thresholds of a score column, `kind.score`, among the fields of the recipe's steps.
 
     A step of one's own is understood where its field is named `min_score`, `max_score`, or as the score (a maximum). A
-    field that is null switches its rule off, and a score of more than 0 drops nothing.
+    field that is null switches its rule off, and a score of more than 0 drops nothing. Of rules by language: those of
+    `language`; without one, those that are the same for every language of which the run kept documents.
     """
-    kind, name = kind_of(score), short(score)
+    name = short(score)
     pairs = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
-    found = []
+    found: list[Threshold] = []
     steps = (manifest.get("recipe") or {}).get("steps") or ()
     for own, step in zip(manifest.get("steps") or (), steps, strict=False):
-        fields = dict(next(iter(step.values())) or {}) if own == kind and isinstance(step, Mapping) else {}
-        for field, drops in pairs:
-            value = fields.get(field)
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                continue
-            if value or drops != "up to":
-                found.append(Threshold(float(value), drops, field))
+        fields = dict(next(iter(step.values())) or {}) if isinstance(step, Mapping) else {}
+        for kind, cuts in {kind_of(score): pairs, **OTHERS.get(score, {})}.items():
+            if own == kind:
+                found += _cuts(fields, cuts)
+            elif own == MULTILINGUAL:
+                found += _common(_cuts_of(fields, met, kind, cuts) for met in _met(manifest, fields, language))
     return found
+
+
+def _cuts(fields: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> list[Threshold]:
+    found = []
+    for field, drops in pairs:
+        value = fields.get(field)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        if value or drops != "up to":
+            found.append(Threshold(float(value), drops, field))
+    return found
+
+
+def _met(manifest: Mapping[str, Any], fields: Mapping[str, Any], language: str | None) -> tuple[str, ...]:
+    """Name the languages whose thresholds are asked for."""
+    if fields.get("column") != "language":  # of what else rows may be routed by, neither record nor manifest tells
+        return tuple(fields.get("recipes") or {})
+    return (language,) if language else tuple(manifest.get("languages") or ())
+
+
+def _cuts_of(
+    fields: Mapping[str, Any], language: str, kind: str, pairs: Sequence[tuple[str, str]]
+) -> list[Threshold] | None:
+    """Find the thresholds that a language's own steps have; None where they do not score."""
+    recipes = fields.get("recipes") or {}
+    steps = recipes.get(language)
+    if steps is None and fields.get("preset") and language in fineweb2.languages():
+        steps = _preset_dump(language, json.dumps(fields.get("preset_fields") or {}, sort_keys=True))
+    for step in steps if steps is not None else recipes.get("default") or ():
+        if isinstance(step, Mapping) and kind in step:
+            return _cuts(step[kind] or {}, pairs)
+    return None
+
+
+@lru_cache(4096)
+def _preset_dump(language: str, own: str) -> list[Any]:
+    from ..transforms.named import dump_step  # late: a trace that needs neither starts sooner
+    from ..transforms.route import preset_steps
+
+    return [dump_step(step) for step in preset_steps(language, own)]
+
+
+def _common(sets: Iterable[list[Threshold] | None]) -> list[Threshold]:
+    """Give what all agree on, of those that score."""
+    known = [cuts for cuts in sets if cuts is not None]
+    return [cut for cut in known[0] if all(cut in other for other in known)] if known else []

@@ -133,16 +133,21 @@ def decisions(run: RunDirectory, values: Mapping[str, Any], copies: Json | None)
     skip = {*IDENTITY, *_RANGES, "row", "metadata", "html", "text"}
     scores = {name: score for name, score in values.items() if name not in skip and score is not None}
     identity = {name: values.get(name) for name in IDENTITY}
-    return {**identity, "scores": scores, "closest": closest(run, scores), "copies": copies or {"dropped": 0}}
+    return {
+        **identity,
+        "scores": scores,
+        "closest": closest(run, scores, identity["language"]),
+        "copies": copies or {"dropped": 0},
+    }
 
 
-def closest(run: RunDirectory, scores: Mapping[str, Any]) -> Json | None:
-    """Find the threshold that a document came nearest to."""
+def closest(run: RunDirectory, scores: Mapping[str, Any], language: str | None) -> Json | None:
+    """Find the threshold that a document of a language came nearest to."""
     margins = [
         (cut.margin(score), name, score, cut)
         for name, score in scores.items()
         if isinstance(score, (int, float))
-        for cut in thresholds(run.manifest, name)
+        for cut in thresholds(run.manifest, name, language)
     ]
     if not margins:
         return None

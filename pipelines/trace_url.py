@@ -15,7 +15,7 @@ from ..transforms.edits import COLUMN as EDITS
 from .directory import RunDirectory
 from .ledger import LEDGER
 from .tables import row_groups, row_values
-from .thresholds import kind_of, thresholds
+from .thresholds import concerns, kind_of_rule, thresholds
 from .trace import Json, closest
 
 LISTED = 100
@@ -74,7 +74,11 @@ class Settled:
             return {**told, **self._fell(record, scores)}
         copy = self.duplicates.get(record["id"])
         if copy is None:
-            return {**told, **self.places.get(record["id"], {}), "closest": closest(self.run, scores)}
+            return {
+                **told,
+                **self.places.get(record["id"], {}),
+                "closest": closest(self.run, scores, record["language"]),
+            }
         original = {"id": copy["kept_id"].hex(), **self.originals.get(copy["kept_id"], {})}
         original |= self.places.get(copy["kept_id"], {})
         return {**told, "fate": "duplicate", "kept": original, "cluster_size": copy["cluster_size"]}
@@ -85,11 +89,12 @@ class Settled:
         kind = "read" if number < 0 else kinds[number] if number < len(kinds) else str(number)
         if record["fate"] == "quarantined":
             return {"step": number, "kind": kind, "error": record["error"]}
+        rules = kind_of_rule(record["rule"], kind)
         beyond = [
             {"score": name, "value": score, "drops": cut.drops, "threshold": cut.value}
             for name, score in scores.items()
-            if kind_of(name) == kind and isinstance(score, (int, float))
-            for cut in thresholds(self.run.manifest, name)
+            if concerns(rules, name) and isinstance(score, (int, float))
+            for cut in thresholds(self.run.manifest, name, record["language"])
             if cut.beyond(score)
         ]
         return {"step": number, "kind": kind, "rule": record["rule"], "beyond": beyond}

@@ -18,11 +18,11 @@ from ..sharding.store import Store
 from ..tokenizer import load_tokenizer
 from ..tokenizer.train import train_sentencepiece
 from ..tokenizer.vocab import FileTokenizer, vocabulary_files
+from ..transforms.named import step_fingerprint
 from ..transforms.schema import id_words, keyed
 from .directory import RunDirectory
 from .recipe import Recipe, TokenizerChoice, digest
 from .stage import Meter, Receipt, Stage, package_versions, receipt_name, run_task, spool
-from .steps import step_fingerprint
 from .survivors import RowGroup, Survivors
 
 CHECKED_DOCUMENTS = 500

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Recipe
+from penstock import Recipe, run
 from penstock.pipelines.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,3 +123,14 @@ def test_the_tree_in_readme_is_true() -> None:
     modules = {f"{room}/{path.name}" for room in rooms for path in (ROOT / room).glob("*.py")}
     missing = {module for module in modules - named if not module.endswith("/__init__.py")}
     assert not missing, f"README's tree does not name {sorted(missing)}"
+
+
+def test_fineweb2_runs_all_its_languages_at_once(tmp_path: Path) -> None:
+    """Of 26 languages and more in the pages, each kept document has passed its own language's rules."""
+    overrides = ["tokenizer=null", "tokens=null", "dedup=null"]
+    recipe = Recipe.from_yaml(ROOT / "examples" / "fineweb2.yaml", overrides)
+    manifest = run(recipe, tmp_path / "run", workers=1, quiet=True)
+    assert manifest["documents_in"] == sum(manifest[name] for name in ("kept", "rejected", "quarantined"))
+    kinds = {rule.partition("/")[0] for rule in manifest["rejected_by_rule"]}
+    assert kinds >= {"language_score", "gopher_repetition", "gopher_quality", "fineweb_quality", "c4_quality"}
+    assert len([name for name, (kept, _) in manifest["languages"].items() if kept]) >= 15

@@ -36,7 +36,19 @@ GUESTS = {
     "ftfy": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "normalise", "pii", "sampling"}
+STEP_MODULES = {
+    "c4",
+    "extract",
+    "fineweb",
+    "gopher",
+    "language",
+    "language_score",
+    "minhash",
+    "normalise",
+    "pii",
+    "route",
+    "sampling",
+}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 
@@ -167,13 +179,16 @@ def test_public_names_are_pinned() -> None:
         "C4Quality",
         "ExtractHtml",
         "FineWebQuality",
+        "FunctionStep",
         "GopherQuality",
         "GopherRepetition",
         "LanguageId",
+        "LanguageScore",
         "MinHash",
         "Normalise",
         "RedactPii",
         "Sample",
+        "Multilingual",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

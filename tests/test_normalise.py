@@ -16,9 +16,9 @@ import pydantic
 import pytest
 
 from penstock import MissingExtraError, RunError
-from penstock.pipelines.steps import build_step
 from penstock.transforms import normalise
 from penstock.transforms.edits import undo
+from penstock.transforms.named import build_step
 from penstock.transforms.normalise import Normalise
 from penstock.transforms.step import Step
 

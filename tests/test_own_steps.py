@@ -15,7 +15,7 @@ import zstandard
 from small_run import recipe_over
 
 from penstock import Recipe, RecipeError, RunError, run
-from penstock.pipelines.steps import parse_step
+from penstock.transforms.named import parse_step
 from penstock.transforms.step import Outcome, with_columns
 
 

@@ -25,10 +25,10 @@ from penstock.pipelines.ledger import PartWriter
 from penstock.pipelines.report import funnel_table, write_report
 from penstock.pipelines.report_charts import histogram, score_axis, stacked
 from penstock.pipelines.report_survey import survey
-from penstock.pipelines.steps import dump_step
 from penstock.pipelines.thresholds import FIELDS, Threshold, thresholds
 from penstock.sharding.store import Store
 from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, LanguageId
+from penstock.transforms.named import dump_step
 from penstock.transforms.schema import DOCUMENT, document_ids
 from penstock.transforms.step import Outcome
 

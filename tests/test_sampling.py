@@ -13,8 +13,8 @@ import pydantic
 import pytest
 
 from penstock import RequestError
-from penstock.pipelines.steps import build_step
 from penstock.transforms import sampling
+from penstock.transforms.named import build_step
 from penstock.transforms.sampling import Sample
 from penstock.transforms.schema import document_ids, id_words, keyed
 from penstock.transforms.step import Step

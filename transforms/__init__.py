@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from .c4 import C4Quality
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
+    from .function_step import FunctionStep
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
+    from .language_score import LanguageScore
     from .minhash import MinHash
     from .normalise import Normalise
     from .pii import RedactPii
+    from .route import Multilingual
     from .sampling import Sample
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
@@ -29,6 +32,9 @@ STEPS = {
     "Normalise": "normalise",
     "RedactPii": "pii",
     "Sample": "sampling",
+    "LanguageScore": "language_score",
+    "Multilingual": "route",
+    "FunctionStep": "function_step",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -41,15 +47,20 @@ KINDS = {
     "normalise": "Normalise",
     "redact_pii": "RedactPii",
     "sample": "Sample",
+    "language_score": "LanguageScore",
+    "multilingual": "Multilingual",
 }
 __all__ = [
     "C4Quality",
     "ExtractHtml",
     "FineWebQuality",
+    "FunctionStep",
     "GopherQuality",
     "GopherRepetition",
     "LanguageId",
+    "LanguageScore",
     "MinHash",
+    "Multilingual",
     "Normalise",
     "RedactPii",
     "Sample",

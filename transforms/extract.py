@@ -117,13 +117,16 @@ class ExtractHtml(StepModel):
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Extract each page of the batch."""
-        texts, errors = self._own(batch) if self.extractor == "penstock" else self._by_library(batch)
-        html = batch.column("html")
+        html, given = batch.column("html").cast(pa.string()), batch.column("text")
+        texts, errors = self._own(html) if self.extractor == "penstock" else self._by_library(html)
         reasons = pc.if_else(
             pc.and_(html.is_valid(), pc.equal(texts, "")), "extract_html/empty", pa.scalar(None, pa.string())
         )
-        texts = pc.if_else(html.is_valid(), texts, batch.column("text"))
-        columns = {"text": texts, "html": pa.nulls(len(batch), pa.string())}
+        texts = pc.if_else(html.is_valid(), texts, given.cast(pa.string()))
+        columns = {
+            "text": texts.cast(pa.string() if pa.types.is_null(given.type) else given.type),
+            "html": pa.nulls(len(batch), pa.string()),
+        }
         bad = errors.null_count < len(batch)
         raw = [
             page.as_py()[:RAW_BYTES].encode()[:RAW_BYTES] if error.is_valid else None
@@ -133,23 +136,22 @@ class ExtractHtml(StepModel):
             with_columns(batch, columns), reasons, errors if bad else None, pa.array(raw, pa.binary()) if bad else None
         )
 
-    def _own(self, batch: pa.RecordBatch) -> tuple[pa.StringArray, pa.StringArray]:
+    def _own(self, html: pa.StringArray) -> tuple[pa.StringArray, pa.StringArray]:
         """Extract by penstock's kernels: texts, null where a page is refused, and why."""
-        html = batch.column("html")
         sizes = pc.fill_null(pc.utf8_length(html), 0).to_numpy(zero_copy_only=False)
-        errors: list[str | None] = [None] * len(batch)
+        errors: list[str | None] = [None] * len(html)
         for row in np.flatnonzero(sizes > MOST_TAGS):  # a page has fewer tags than characters
             errors[row] = refuse_large(html[row].as_py())
         refused = pa.array(errors, pa.string())
         pages = pc.if_else(refused.is_null(), html, pa.scalar(None, pa.string()))
         offsets, data = extract_own(*utf8_buffers(pages), not self.main_content, self.list_bullets)
-        texts = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(data))
+        texts = pa.LargeStringArray.from_buffers(len(html), pa.py_buffer(offsets), pa.py_buffer(data))
         return pc.if_else(refused.is_null(), texts.cast(pa.string()), pa.scalar(None, pa.string())), refused
 
-    def _by_library(self, batch: pa.RecordBatch) -> tuple[pa.StringArray, pa.StringArray]:
+    def _by_library(self, html: pa.StringArray) -> tuple[pa.StringArray, pa.StringArray]:
         """Extract page by page: texts, null where one cannot be extracted, and why."""
         extract = _resiliparse(self) if self.extractor == "resiliparse" else _trafilatura(self)
-        pages = batch.column("html").to_pylist()
+        pages = html.to_pylist()
         made = [(None, None) if page is None else extract_page(extract, page) for page in pages]
         return pa.array([text for text, _ in made], pa.string()), pa.array([error for _, error in made], pa.string())
 

@@ -1,15 +1,17 @@
 """FineWeb's own quality rules (Penedo et al. 2024, arXiv:2406.17557, "Developing additional heuristic filters").
 
 Decides as datatrove v0.10.0 does (`pipeline/filters/fineweb_quality_filter.py`), given the same words.
+`variant="fineweb2"` has the thresholds of FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920), two of them by language.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from . import fineweb2
 from .kernels.quality import FINEWEB, fineweb_counts
 from .kernels.text import code_point_classes
 from .step import Filter, Scores, Share, above, below, first_reason, ratio, utf8
@@ -27,14 +29,21 @@ class FineWebQuality(Filter):
     Rules in datatrove's order: empty, line_punct_ratio (below its threshold), short_line_ratio, char_dup_ratio,
     list_ratio (above theirs). None switches one off; `empty` (no lines) always stands.
 
+    `variant="fineweb2"` has no rule on short lines and takes 0.1 for `char_duplicates_ratio`; with `language`, named as
+    GlotLID or lid.176 names it, also that language's `line_punct_thr` and `new_line_ratio`. A field that is set wins.
+
     >>> prose = "This is a sentence that goes on.\nAnd this is another one, as long."
     >>> batch = pa.record_batch({"text": ["Home\nNews\nContact", prose, " "]})
     >>> FineWebQuality().reasons(batch).to_pylist()
     ['fineweb_quality/line_punct_ratio', None, 'fineweb_quality/empty']
+    >>> french = FineWebQuality(variant="fineweb2", language="fra_Latn")
+    >>> french.line_punct_thr, french.short_line_thr, french.char_duplicates_ratio, french.new_line_ratio
+    (0.1, None, 0.1, 0.185)
     """
 
     kind: Literal["fineweb_quality"] = "fineweb_quality"
-    variant: Literal["fineweb"] = "fineweb"
+    variant: Literal["fineweb", "fineweb2"] = "fineweb"
+    language: str | None = None  # whose thresholds `fineweb2` takes
     words: Literal["whitespace"] = "whitespace"
     # Defaults: Penedo et al. 2024; the length of a short line and 0.3 as in datatrove and its `examples/fineweb.py`.
     line_punct_thr: Share | None = 0.12
@@ -43,6 +52,20 @@ class FineWebQuality(Filter):
     short_line_length: Annotated[int, Field(ge=0, le=1 << 31)] = 30
     char_duplicates_ratio: Share | None = 0.01
     new_line_ratio: Annotated[float, Field(ge=0)] | None = 0.3  # not a share: may pass 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_variant(cls, given: Any) -> Any:
+        """Fill in what FineWeb-2 sets, for all languages and for one."""
+        if not isinstance(given, dict):
+            return given
+        language = given.get("language")
+        if given.get("variant") != "fineweb2":
+            if language is not None:
+                raise ValueError(f"language is {language!r}, and thresholds by language are those of variant: fineweb2")
+            return given
+        own = fineweb2.fields(language)["fineweb_quality"] if isinstance(language, str) else {}
+        return {"short_line_thr": None, "char_duplicates_ratio": 0.1, **own, **given}
 
     def measure(self, batch: pa.RecordBatch) -> Scores:
         """Score each row: `lines` int64, shares float64."""

@@ -48,13 +48,15 @@ class StepModel(BaseModel):
 
     `version` is raised when decisions or output change, and is covered by the stage's hash. `files` are the fields that
     name files (one, a list, or a mapping of them): a recipe reads them from its own folder, and a step's fingerprint
-    has digests of their bytes in the place of their paths.
+    has digests of their bytes in the place of their paths. `nested` are the fields that hold steps (a list, or lists by
+    name); a step that has some gives them from `held_steps()`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     version: ClassVar[int] = 1
     files: ClassVar[tuple[str, ...]] = ()
+    nested: ClassVar[tuple[str, ...]] = ()
     kind: str
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:

@@ -101,9 +101,9 @@ def bare_side(work: Path) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     from penstock import Recipe
-    from penstock.pipelines.steps import step_kind
     from penstock.tokenizer import load_tokenizer
     from penstock.transforms.kernels.graph import components, link, spanning_forest
+    from penstock.transforms.named import step_kind
     from penstock.transforms.readers import Piece, read
 
     value = Recipe.from_value(recipe(work))
