@@ -116,11 +116,11 @@ def _action(state: int, kind: int, pictograph: bool) -> int:
         return _JOIN
     if base in (_RETURN, _FEED, _NEWLINE) or kind in (_RETURN, _FEED, _NEWLINE):  # WB3a, WB3b
         return _BREAK
-    if state & _JOINER and pictograph or base == kind == _SPACES and not marks:  # WB3c, WB3d
+    if (state & _JOINER and pictograph) or (base == kind == _SPACES and not marks):  # WB3c, WB3d
         return _JOIN
     if kind in (_EXTEND, _FORMAT, _ZWJ):  # WB4
         return _JOIN
-    if base in words and kind in words or base == kind == _KATAKANA:  # WB5, WB8, WB9, WB10, WB13
+    if (base in words and kind in words) or base == kind == _KATAKANA:  # WB5, WB8, WB9, WB10, WB13
         return _JOIN
     if kind == _LOW_LINE and base in (*words, _KATAKANA, _LOW_LINE):  # WB13a
         return _JOIN
