@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections import Counter
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pydantic
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_filters import (  # the suite that every filter passes, here for each variant
@@ -26,7 +28,7 @@ from test_filters import (  # the suite that every filter passes, here for each 
     test_reasons_replay_from_the_columns_alone,
 )
 from test_gopher import STOP_WORDS, quality_oracle, repetition_oracle, share, texts
-from word_oracles import fasttext_words, unicode_words
+from word_oracles import fasttext_words, pairs_of, unicode_words
 
 from penstock.pipelines.thresholds import FIELDS, thresholds
 from penstock.transforms.gopher import GopherQuality
@@ -175,7 +177,7 @@ def paper_repetition(text: str, words: list[str]) -> Scored:
 
 def dolma_repetition(words: list[str], lines: list[str], empty: bool) -> Scored:
     counts, total = Counter(lines), sum(map(len, words))
-    again = [line for line in lines if counts[line] > 1 and (line or empty)]
+    again = [line for line in lines if counts[line] > 1 and (line.strip() or empty)]
     scores = {
         "dup_line_frac": share(len(again), len(lines)),
         "dup_line_char_frac": share(sum(map(len, again)), total),
@@ -206,7 +208,12 @@ def oracle(kind: type[Filter], variant: str, text: str, words: list[str]) -> Sco
     return paper_repetition(text, words) if variant == "paper" else dclm_repetition(text, words)
 
 
-WORDS = {"whitespace": str.split, "unicode": unicode_words, "fasttext": fasttext_words}
+WORDS = {
+    "whitespace": str.split,
+    "unicode": unicode_words,
+    "fasttext": fasttext_words,
+    "word_oracles:pairs": pairs_of,
+}
 
 
 @pytest.mark.parametrize("kind", [GopherQuality, GopherRepetition])
@@ -218,3 +225,226 @@ def test_scores_are_the_oracles(kind: Any, name: str, rows: list[str]) -> None:
         if (name, words) != ("fineweb", "whitespace"):
             found = scored(kind(variant=name, words=words), rows)
             assert found == [oracle(kind, name, text, split(text)) for text in rows], words
+
+
+#: What DCLM's, dolma's and datatrove's own code decides; made by tests/data/make_gopher_golden.py, which says how.
+GOLDEN = json.loads((Path(__file__).parent / "data" / "gopher_peers.json").read_text(encoding="utf-8"))
+OUR_TEXTS = json.loads((Path(__file__).parent / "data" / "datatrove_quality.json").read_text(encoding="utf-8"))["texts"]
+CASES: dict[str, dict[str, Any]] = {
+    "dclm": {"variant": "dclm"},
+    "dolma": {"variant": "dolma"},
+    "dolma_v1": {"variant": "dolma_v1"},
+    "fineweb_unicode": {"variant": "fineweb", "words": "unicode"},
+    "fineweb_pairs": {"variant": "fineweb", "words": "word_oracles:pairs"},
+}
+
+
+def departs(case: str, text: str, rule: str | None) -> bool:
+    """Say whether we depart from dolma here, as GopherRepetition's docstring has it."""
+    if not case.startswith("dolma") or rule is None:
+        return False
+    if found := re.fullmatch(r"fraction_of_characters_in_most_common_(\d)grams", rule):
+        n = int(found[1])
+        return not repeated(text.split(), n)  # an n-gram that stands once
+    blank = sum(not line.strip() for line in re.split(r"\n+", text))
+    return case == "dolma" and blank > 1 and rule == "fraction_of_duplicate_lines"
+
+
+def compare(part: str, rows: list[str]) -> dict[str, int]:
+    """Compare all decisions; count those in which we depart from a peer on purpose."""
+    departed = Counter[str]()
+    for case, golden in GOLDEN["cases"].items():
+        name, _, kind = case.partition(".")
+        step = (GopherQuality if kind == "quality" else GopherRepetition)(**CASES[name])
+        mine = [rule and rule.partition("/")[2] for rule in step.reasons(batch(rows)).to_pylist()]
+        for text, rule, number in zip(rows, mine, golden[part], strict=True):
+            other = None if number is None else golden["rules"][number]
+            if other == "division by zero":
+                assert not text.strip()
+            elif rule != other:
+                assert departs(name, text, other), (case, rule, other, text)
+                departed[case] += 1
+    return dict(departed)
+
+
+def test_decides_as_the_peers_own_code_does() -> None:
+    assert set(compare("texts", OUR_TEXTS)) <= {"dolma.repetition", "dolma_v1.repetition"}
+
+
+def test_decides_on_real_documents_as_the_peers_own_code_does(shared_data: Path) -> None:
+    held: dict[str, str] = {}
+    wanted = set(GOLDEN["ids"])
+    for name in ("docs_english", "docs_multilingual"):
+        with (shared_data / f"{name}.jsonl.zst").open("rb") as file:
+            for line in zstandard.ZstdDecompressor().stream_reader(file).readall().split(b"\n"):
+                if line[:120].split(b'"')[3:4] and line[:120].split(b'"')[3].decode() in wanted:
+                    document = json.loads(line)
+                    held[document["id"]] = document["text"][: GOLDEN["longest"]]
+    departed = compare("documents", [held[number] for number in GOLDEN["ids"]])
+    assert set(departed) <= {"dolma.repetition", "dolma_v1.repetition"}
+
+
+def test_the_golden_decisions_name_nearly_every_rule() -> None:
+    assert sum(len(case["rules"]) for case in GOLDEN["cases"].values()) > 80
+
+
+once = st.permutations([f"{first}{second}" for first in "abcdefghijklm" for second in "nopqrs"])
+
+
+@settings(max_examples=60)
+@given(
+    words=once, size=st.integers(1, 78), gaps=st.lists(st.sampled_from([" ", "\n", " \n"]), min_size=78, max_size=78)
+)
+def test_a_text_in_which_nothing_stands_twice_never_goes(words: list[str], size: int, gaps: list[str]) -> None:
+    """Short or long, in one line or many, with newlines at its ends; blank lines are another's test."""
+    text = "".join(word + gap for word, gap in zip(words[:size], gaps, strict=False))
+    for name in VARIANTS:
+        for around in (text, text.strip(), f"\n{text.strip()}"):
+            assert reason(GopherRepetition(variant=name), around) is None, name
+        if name != "dolma_v1":
+            for apart in (text.replace("\n", "\n\n"), f"\n{text}\n", text.replace(" ", "\n\n \n")):
+                assert reason(GopherRepetition(variant=name), apart) is None, name
+
+
+@settings(max_examples=60)
+@given(text=texts.map(lambda rows: rows[0]))
+def test_blank_lines_change_nothing(text: str) -> None:
+    """Where a newline stands, one more makes no difference in lines; in `paper`, none at a paragraph's end either."""
+    more = text.replace("\n\n", "\n \t\n\n")
+    for kind in (GopherQuality, GopherRepetition):
+        assert scored(kind(variant="paper"), [text]) == scored(kind(variant="paper"), [more])
+    doubled = text.replace("\n", "\n\n")
+    for name in ("paper", "dclm"):
+        lines = [scored(GopherRepetition(variant=name), [one])[0]["dup_line_frac"] for one in (text, doubled)]
+        assert lines[0] == lines[1]
+        assert scored(GopherQuality(variant=name), [text]) == scored(GopherQuality(variant=name), [doubled])
+
+
+GOOD = "the word of that day\n" * 20
+SHORT: dict[str, Any] = {"min_avg_word_length": None, "min_alpha_words_ratio": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fields", "rule"),
+    [
+        ("paper", GOOD, {}, None),
+        ("paper", "The Word Of That day\n" * 20, {}, None),  # case aside
+        ("paper", "the the the word is here today\n" * 20, {}, "stop_words"),  # counted once
+        ("dclm", "the the the word is here today\n" * 20, {}, None),  # each time
+        ("dclm", "TOUS τΟΥΣ ΤΟΥΣ word " * 20, {"stop_words": ("τους",)}, None),  # a sigma at the end
+        ("dclm", "CAFÉ au LAIT CAFÉ here " * 20, {"stop_words": ("café",)}, None),
+        ("dolma", "The Word Of That day\n" * 20, {}, "required_word_count"),
+        ("dolma", "the the word is here today\n" * 20, {}, None),
+        ("paper", "the of " * 24 + "x", {}, "too_few_words"),  # 49 words
+        ("paper", "the of " * 25, {"min_avg_word_length": 2.5}, None),  # at its thresholds it stays
+        ("dclm", GOOD[: 21 * 10], {}, None),  # 50 words
+        ("dclm", GOOD[: 21 * 9] + "the (word) of that", {}, "page_length"),  # no letter at first: 48
+        ("dclm", "the\u00a0of " * 49 + "and be", {"min_avg_word_length": None}, None),  # fastText splits no such space
+        ("dclm", "the\u00a0of " * 48 + "be", {"min_avg_word_length": None}, "page_length"),
+        ("dclm", GOOD + "# ... . . . … " * 2, SHORT, None),  # 8 marks over 112 words
+        ("dclm", GOOD + "# ... . . . … " * 3, SHORT, "symbol_ratio"),  # 12 over 118
+        ("paper", GOOD + "# ... . . . … " * 3, SHORT, None),  # 3, and 6
+        ("dolma", GOOD + "#a#b# …… " * 5, {}, None),  # 10 words with marks over 110
+        ("dolma", GOOD + "#a#b# …… " * 7, {}, "symbol_to_word_ratio"),
+        ("dclm", "● the word of that day\n" * 20, SHORT, "bullet_count"),
+        ("dolma", "* the word of that day\n" * 20, {}, "fraction_of_lines_starting_with_bullet_point"),
+        ("dolma", " * the word of that day\n" * 20, {}, None),  # not at its very beginning
+        ("dclm", "- the word of that day\n" * 9 + "and so on", {**SHORT, "min_doc_words": 1}, None),  # nine in ten
+        ("dclm", GOOD.replace("day", "day . . ."), {**SHORT, "max_symbol_word_ratio": None}, "ellipsis_count"),
+        ("paper", GOOD.replace("day", "day . . ."), SHORT, None),
+        ("dolma", GOOD.replace("day", "day..."), {}, None),  # three full stops are none
+        ("dolma", GOOD.replace("day", "day…"), {"max_symbol_word_ratio": None},
+         "fraction_of_lines_ending_with_ellipsis"),
+        ("dolma", "a bb the of " * 30, {}, "median_word_length"),  # 2
+        ("dolma", "the of dog be " * 30, {}, "median_word_length"),  # 2.5
+        ("dolma", "the of dog bee " * 30, {}, None),  # 3
+        ("dclm", "the word of that 12345\n" * 20 + "99999 " * 20, {}, "alphabetic_word_ratio"),
+        ("dclm", "", {"min_doc_words": None}, "word_length"),  # as DCLM: no words
+    ],
+)  # fmt: skip
+def test_quality_rules(name: Any, text: str, fields: dict[str, Any], rule: str | None) -> None:
+    assert reason(GopherQuality(variant=name, **fields), text) == rule
+
+
+NUMBERS = " ".join(map(str, range(1000)))
+TENS = [" ".join(map(str, range(ten, ten + 10))) for ten in range(0, 400, 10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rule"),
+    [
+        ("paper", "one two three four five six seven eight nine ten", None),  # FineWeb's drops it as top_3_gram
+        ("paper", "\n".join(["one"] * 3 + TENS[:7]), None),  # three of ten
+        ("paper", "\n".join(["one"] * 3 + TENS[:6]), "duplicate_line_fraction"),
+        ("dclm", "\n".join(["one"] * 3 + TENS[:6]), "line_count"),
+        ("dclm", " \n\n ", "no_lines"),
+        ("paper", "one and the same\n \n" * 2 + "\n".join(TENS), "duplicate_paragraph_fraction"),
+        ("dclm", "one and the same\n\n" * 2 + "\n".join(TENS), "paragraph_count"),
+        ("dclm", "one and the same\n \n" * 2 + "\n".join(TENS), None),  # a line of space parts nothing there
+        ("dolma", "\n\n\n".join("abcdefgh"), None),
+        ("dolma_v1", "\n\n\n".join("abcdefgh"), "fraction_of_duplicate_lines"),
+        ("paper", "la " * 40, "top_2_gram_character_fraction"),  # of which the share is 1
+        ("dclm", NUMBERS + " as well" * 500, "most_common_2_gram"),
+        ("dclm", NUMBERS + "! " + NUMBERS, "all_repeated_5_grams"),
+        ("dolma", NUMBERS + " " + NUMBERS, "fraction_of_characters_in_duplicate_5grams"),
+        ("dclm", "ab c d e f x ab c d e f", "all_repeated_5_grams"),
+        ("dclm", "ab c d e f x a bc d e f", None),  # compared word by word
+    ],
+)  # fmt: skip
+def test_repetition_rules(name: Any, text: str, rule: str | None) -> None:
+    tops: dict[str, Any] = {} if "as well" in text or text[:2] == "la" else {f"top_{n}_gram": None for n in (2, 3, 4)}
+    assert reason(GopherRepetition(variant=name, **tops), text) == rule
+
+
+def test_a_top_n_gram_that_overlaps_itself_covers_its_text_once() -> None:
+    assert scored(GopherRepetition(variant="paper"), ["la " * 40])[0]["top_2_gram"] == 1.0
+    assert scored(GopherRepetition(variant="dclm"), ["la " * 40])[0]["top_2_gram"] == 39 * 4 / 80
+
+
+def test_unset_fields_take_the_variants_values_and_say_so() -> None:
+    step = GopherRepetition(variant="dolma")
+    assert (step.dup_para_frac, step.dup_para_char_frac, step.dup_line_char_frac) == (None, None, 0.30)
+    assert step.model_dump()["dup_line_char_frac"] == step.fingerprint()["dup_line_char_frac"] == 0.30
+    assert GopherRepetition(variant="dolma", dup_line_char_frac=None).dup_line_char_frac is None
+    assert GopherQuality(variant="dclm").words == "fasttext"
+    assert GopherRepetition(variant="dclm").words == "unicode"
+    assert GopherRepetition(variant="dclm", words="whitespace").words == "whitespace"
+    assert GopherRepetition().words == GopherQuality(variant="paper").words == "whitespace"
+    with pytest.raises(pydantic.ValidationError, match="dolma has no rule on paragraphs"):
+        GopherRepetition(variant="dolma", dup_para_frac=0.3)
+
+
+def test_travels_and_is_equal_by_value(filter_: Filter) -> None:
+    again = pickle.loads(pickle.dumps(filter_))
+    assert again == filter_
+    assert type(filter_).model_validate_json(filter_.model_dump_json()) == filter_
+    assert again.fingerprint() == filter_.fingerprint() != type(filter_)().fingerprint()
+
+
+def test_without_thresholds_nothing_goes(filter_: Filter) -> None:
+    fields = dict.fromkeys(name for name in type(filter_).model_fields if name.startswith(("min", "max", "dup", "top")))
+    off = type(filter_)(**{**filter_.model_dump(include={"variant", "words"}), **fields})
+    reasons = set(off.reasons(batch(list(ODD.values()))).to_pylist())
+    assert reasons <= {None, "gopher_repetition/no_lines"}
+
+
+def test_a_report_finds_the_threshold_of_each_score(filter_: Filter) -> None:
+    """Every score that a rule looks at is named after its threshold, or listed with it."""
+    scores = {f"{filter_.kind}.{name}" for name in filter_.measure(batch(["one"]))}
+    recipe = {"steps": [{filter_.kind: filter_.model_dump(mode="json", exclude={"kind"})}]}
+    cut = {score for score in scores if thresholds({"recipe": recipe, "steps": [filter_.kind]}, score)}
+    assert scores - cut <= {"gopher_quality.words", "gopher_repetition.lines"}
+    assert "gopher_quality.words" not in FIELDS  # FineWeb's counts words, but cuts those that are no marks
+
+
+def test_large_documents() -> None:
+    chance = np.random.default_rng(3)
+    rows = [
+        " ".join(map(str, chance.integers(0, 40, 6_000))),
+        "\n".join(f"line {number % 97} of many, word for word" for number in range(900)),
+        "x" * (1 << 18) + " y",
+        "",
+    ]
+    for name in VARIANTS:
+        expected = [oracle(GopherRepetition, name, text, text.split()) for text in rows]
+        assert scored(GopherRepetition(variant=name, words="whitespace"), rows) == expected

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
 
 from penstock.transforms.kernels.words import word_classes
 
+#: Values of Word_Break as the table numbers them.
 KINDS = (
-    "Other CR LF Newline Extend Format ZWJ ALetter Hebrew_Letter Numeric ExtendNumLet MidLetter MidNum MidNumLet "
-    "Single_Quote Double_Quote Katakana Regional_Indicator WSegSpace"
-).split()  # noqa: SIM905
+    "Other", "CR", "LF", "Newline", "Extend", "Format", "ZWJ", "ALetter", "Hebrew_Letter", "Numeric", "ExtendNumLet",
+    "MidLetter", "MidNum", "MidNumLet", "Single_Quote", "Double_Quote", "Katakana", "Regional_Indicator", "WSegSpace",
+)  # fmt: skip
 LETTERS = ("ALetter", "Hebrew_Letter")
 MARKS = ("Extend", "Format", "ZWJ")
 BREAKS = ("CR", "LF", "Newline")
@@ -28,6 +31,17 @@ def fasttext_words(text: str) -> list[str]:
     return [word for word in re.split(r"[ \n\r\t\v\f\0]+", text) if word]
 
 
+def pairs_of(text: str) -> list[str]:
+    """Words with a space in them: two at a time, of few letters they join to one n-gram in several ways."""
+    words = text.split()
+    return [" ".join(words[at : at + 1 + at % 2]) for at in range(len(words))]
+
+
+def pairs(texts: pa.LargeStringArray) -> pa.ListArray:
+    """Give them as a tokenizer of a user's does, empty words among them."""
+    return pa.array([[*pairs_of(text), ""] for text in texts.to_pylist()], pa.list_(pa.string()))
+
+
 def unicode_words(text: str) -> list[str]:
     return [segment for segment in unicode_segments(text) if any(char.isalnum() for char in segment)]
 
@@ -37,7 +51,7 @@ def unicode_segments(text: str) -> list[str]:
     kinds = [KINDS[table()[ord(char)] & 31] for char in text]
     pictographs = [bool(table()[ord(char)] & 32) for char in text]
     cuts = [0, *(at for at in range(1, len(text)) if bound(kinds, pictographs, at)), len(text)]
-    return [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+    return [text[start:end] for start, end in itertools.pairwise(cuts) if start < end]
 
 
 def bound(kinds: list[str], pictographs: list[bool], at: int) -> bool:

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from .kernels.gopher_variants import NO_BLANKS, RUNS
 from .kernels.repetition import REPETITION, repetition_counts, repetition_counts_of
 from .kernels.repetition_variants import (
+    BLANK_COPIES,
     COVER,
-    EMPTY_COPIES,
     FIRST,
     GRAMS,
     LONGEST,
@@ -37,7 +37,7 @@ _WAYS: dict[str, tuple[int, int]] = {
     "paper": (NO_BLANKS | SPACED_BLANKS, COVER),
     "dclm": (NO_BLANKS, LONGEST),
     "dolma": (RUNS, FIRST),
-    "dolma_v1": (EMPTY_COPIES, FIRST),
+    "dolma_v1": (BLANK_COPIES, FIRST),
 }
 #: Fields that a variant has other defaults for than Table A1.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -124,8 +124,8 @@ class GopherRepetition(Filter):
     `baselines/mappers/filters/content_filters.py` at 361714b, `massive_web_repetition_filters`: a page without a line
     goes, as `no_lines`. dolma and dolma_v1: dolma 1.2.1, `taggers/gopher.py`, gopher_v2 and gopher_v1, with the
     thresholds of `configs/dolma-v1_6/mixing/cc-head.yaml`: 0.30 for characters of lines, no paragraphs. Departures from
-    dolma: an n-gram that stands once scores 0; in `dolma`, empty lines before and after a text are no copies. In
-    `dolma_v1` they are, as are blank lines: a text with many goes, as there.
+    dolma: an n-gram that stands once scores 0; in `dolma`, lines of nothing but space (and the empty ones before and
+    after a text) are no copies. In `dolma_v1` they are, as there: a text with many blank lines goes.
 
     `words` and thresholds left unset are the variant's. None switches a rule off.
 

@@ -3,8 +3,8 @@
     python tests/data/make_words_table.py transforms/data/words.npz
 
 Word_Break and Extended_Pictographic are read from the package uniseg, whose Unicode version gets pinned (0.10.1 has
-16.0); letters, digits and lower case from this Python's `unicodedata` (3.11 has 14.0, as transforms/data/unicode-14.txt).
-The layout is described in transforms/kernels/words.py.
+16.0); letters, digits and lower case from this Python's `unicodedata` (3.11 has 14.0, the version of
+transforms/data/unicode-14.txt). The layout is described in transforms/kernels/words.py.
 """
 
 from __future__ import annotations

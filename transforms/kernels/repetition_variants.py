@@ -36,7 +36,7 @@ GRAMS = (
 #: Ways to read a text's segments, beside NO_BLANKS (lines and paragraphs are stripped, blank ones do not count) and
 #: RUNS (a run of newlines is one cut).
 SPACED_BLANKS = 1024  # a line of nothing but space parts paragraphs as an empty one does
-EMPTY_COPIES = 2048  # empty lines are copies of one another
+BLANK_COPIES = 2048  # lines of nothing but space are copies where they are the same
 #: Ways to count n-grams.
 COVER, LONGEST, FIRST = 0, 1, 2
 
@@ -67,7 +67,8 @@ def _segments(
                     first, first_place = at - width, place - 1
                 stop, stop_place = at, place
         if not ways & NO_BLANKS:
-            lines[many, 0], lines[many, 1], lines[many, 2] = line, at, place - begin
+            blank = first < 0 and not ways & BLANK_COPIES
+            lines[many, 0], lines[many, 1], lines[many, 2] = line, line if blank else at, place - begin
             many += 1
         elif first >= 0:
             lines[many, 0], lines[many, 1], lines[many, 2] = first, stop, stop_place - first_place
@@ -140,7 +141,7 @@ def segment_counts(
         most = max(most, newlines)
     lines, paragraphs = np.empty((most, 3), np.int64), np.empty((most, 3), np.int64)
     hashes, slots = np.empty(most, np.uint64), np.empty(table_size(most), np.int32)
-    empty = ways & EMPTY_COPIES
+    empty = ways & BLANK_COPIES
     for row in range(rows):
         many, blocks = _segments(data, offsets[row], offsets[row + 1], classes, ways, lines, paragraphs)
         _copies(data, lines, many, empty, hashes, slots, counts[row, :4])
