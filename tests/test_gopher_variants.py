@@ -44,7 +44,7 @@ SUITE = (
     test_null_reads_as_empty,
     test_reasons_replay_from_the_columns_alone,
 )
-VARIANTS = ("paper", "dclm", "dolma", "dolma_v1")
+VARIANTS: tuple[Any, ...] = ("paper", "dclm", "dolma", "dolma_v1")
 Scored = dict[str, float]
 
 
@@ -208,7 +208,7 @@ def oracle(kind: type[Filter], variant: str, text: str, words: list[str]) -> Sco
     return paper_repetition(text, words) if variant == "paper" else dclm_repetition(text, words)
 
 
-WORDS = {
+WORDS: dict[str, Any] = {
     "whitespace": str.split,
     "unicode": unicode_words,
     "fasttext": fasttext_words,
@@ -230,6 +230,7 @@ def test_scores_are_the_oracles(kind: Any, name: str, rows: list[str]) -> None:
 #: What DCLM's, dolma's and datatrove's own code decides; made by tests/data/make_gopher_golden.py, which says how.
 GOLDEN = json.loads((Path(__file__).parent / "data" / "gopher_peers.json").read_text(encoding="utf-8"))
 OUR_TEXTS = json.loads((Path(__file__).parent / "data" / "datatrove_quality.json").read_text(encoding="utf-8"))["texts"]
+KINDS: dict[str, Any] = {"quality": GopherQuality, "repetition": GopherRepetition}
 CASES: dict[str, dict[str, Any]] = {
     "dclm": {"variant": "dclm"},
     "dolma": {"variant": "dolma"},
@@ -255,7 +256,7 @@ def compare(part: str, rows: list[str]) -> dict[str, int]:
     departed = Counter[str]()
     for case, golden in GOLDEN["cases"].items():
         name, _, kind = case.partition(".")
-        step = (GopherQuality if kind == "quality" else GopherRepetition)(**CASES[name])
+        step: Filter = KINDS[kind](**CASES[name])
         mine = [rule and rule.partition("/")[2] for rule in step.reasons(batch(rows)).to_pylist()]
         for text, rule, number in zip(rows, mine, golden[part], strict=True):
             other = None if number is None else golden["rules"][number]
@@ -415,15 +416,17 @@ def test_unset_fields_take_the_variants_values_and_say_so() -> None:
 
 
 def test_travels_and_is_equal_by_value(filter_: Filter) -> None:
+    kind: Any = type(filter_)
     again = pickle.loads(pickle.dumps(filter_))
     assert again == filter_
     assert type(filter_).model_validate_json(filter_.model_dump_json()) == filter_
-    assert again.fingerprint() == filter_.fingerprint() != type(filter_)().fingerprint()
+    assert again.fingerprint() == filter_.fingerprint() != kind().fingerprint()
 
 
 def test_without_thresholds_nothing_goes(filter_: Filter) -> None:
     fields = dict.fromkeys(name for name in type(filter_).model_fields if name.startswith(("min", "max", "dup", "top")))
-    off = type(filter_)(**{**filter_.model_dump(include={"variant", "words"}), **fields})
+    kind: Any = type(filter_)
+    off = kind(**{**filter_.model_dump(include={"variant", "words"}), **fields})
     reasons = set(off.reasons(batch(list(ODD.values()))).to_pylist())
     assert reasons <= {None, "gopher_repetition/no_lines"}
 

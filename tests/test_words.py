@@ -114,6 +114,15 @@ def test_a_users_tokenizer_gives_the_words(tmp_path: Path, monkeypatch: pytest.M
     assert "words_source" not in GopherQuality(words="unicode").fingerprint()
 
 
+def test_fineweb_counts_these_words_over_its_newlines() -> None:
+    rows = ["one, two\nthree - four\n", "\n", "中文\n字"]
+    step = FineWebQuality(words="unicode")
+    assert step.measure(pa.record_batch({"text": rows}))["list_ratio"].tolist() == [2 / 4, 0.0, 1 / 3]
+    others = {name: value.tolist() for name, value in step.measure(pa.record_batch({"text": rows})).items()}
+    usual = FineWebQuality().measure(pa.record_batch({"text": rows}))
+    assert all(others[name] == value.tolist() for name, value in usual.items() if name != "list_ratio")
+
+
 BAD = """
 import pyarrow as pa
 def a_list(texts): return [[]] * len(texts)

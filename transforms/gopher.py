@@ -173,7 +173,7 @@ class GopherQuality(Filter):
             return _fineweb_scores(self._fineweb_counts(batch))
         of, counted = self._counts(batch)
         dolma = self.variant in ("dolma", "dolma_v1")
-        scores = {"word_count": counted}
+        scores: dict[str, NDArray[Any]] = {"word_count": counted}
         if dolma:
             half = of["twice_median_length"]
             scores["median_word_length"] = half / 2

@@ -189,7 +189,8 @@ class GopherRepetition(Filter):
         if self.words == WHITESPACE:
             counts = repetition_counts(*text, code_point_classes())
         else:
-            counts = repetition_counts_of(*text, code_point_classes(), *words_of(self.words, *text))
+            rows, starts, ends, body = words_of(self.words, *text)
+            counts = repetition_counts_of(*text, code_point_classes(), rows, starts, ends, body)
         of = dict(zip(REPETITION, counts.T, strict=True))
         characters = of["characters"]
         scores = {

@@ -32,7 +32,7 @@ from process_tree import load_average
 
 BATCH, SHORT, WHOLE = 1000, 600, 50
 PACKAGES = ("uniseg==0.10.1", "nltk", "numpy", "fasttext-wheel==0.9.2", "datatrove==0.10.0", "zstandard")
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "dclm": {"variant": "dclm"},
     "dolma": {"variant": "dolma"},
     "dolma_v1": {"variant": "dolma_v1"},

@@ -111,10 +111,12 @@ def _count_words(
 ) -> None:
     """Count the words of one document."""
     most = 4 * np.int64(len(seen) and np.diff(stop_words[1]).max())  # bytes of the longest stop word, at most
-    longest = np.int64(0)
+    longest: Int = 0
     for word in range(len(starts)):
         at, end = starts[word], ends[word]
-        flags, symbols, marks, length = 0, 0, 0, 0
+        flags: Int = 0
+        symbols: Int = 0
+        marks, length = False, 0
         while at < end:
             code, width = np.int64(data[at]), 1
             if code >= 0x80:
@@ -200,8 +202,10 @@ def _mark_lines(
     data: NDArray[np.uint8], at: Int, end: Int, classes: NDArray[np.uint8], ways: Int, counts: NDArray[np.int64]
 ) -> None:
     """Count the marks and lines of one document."""
-    line, first, stop = at, np.int64(-1), at
-    dots = spaced = np.int64(0)  # dots in a row; how much of ". . ." stands before
+    line, stop = at, at
+    first: Int = np.int64(-1)
+    dots: Int = 0  # in a row
+    spaced: Int = 0  # how much of ". . ." stands before
     while at < end:
         code, width = np.int64(data[at]), 1
         if code >= 0x80:
@@ -230,7 +234,7 @@ def _mark_lines(
                 counts[2] += 1
                 spaced = 0
         else:
-            dots = spaced = np.int64(0)
+            dots = spaced = 0
     if line < end or not ways & BREAKS:
         _end_line(data, line, end, first, stop, ways, counts)
 

@@ -168,28 +168,27 @@ def _top(
     what each of them covers, overlaps once, the most. before: code points before each word.
     """
     times = np.int64(1)
+    most: Int = np.int64(0)
     for gram in range(known):
         times = max(times, np.int64(counts[gram]))
-    most = np.int64(0)
     if times < 2:
         return most
     for gram in range(known):
         if counts[gram] == times:
-            word = np.int64(where[gram])
-            length = before[word + n] - before[word]
+            length = before[where[gram] + n] - before[where[gram]]
             if way == FIRST:
                 return length * times
             most = max(most, length * times)
-            covered[gram], free[gram] = 0, 0
+            covered[gram] = free[gram] = 0
     if way == LONGEST:
         return most
-    most = 0
+    most = np.int64(0)
     for word in range(grams):
-        gram = np.int64(ids[word])
-        if gram >= 0 and counts[gram] == times:
-            covered[gram] += before[word + n] - before[max(word, np.int64(free[gram]))]
-            free[gram] = word + n
-            most = max(most, covered[gram])
+        one = ids[word]
+        if one >= 0 and counts[one] == times:
+            covered[one] += before[word + n] - before[max(np.int64(word), np.int64(free[one]))]
+            free[one] = word + n
+            most = max(most, covered[one])
     return most
 
 
@@ -198,11 +197,12 @@ def _repeated(
     ids: NDArray[np.int32], counts: NDArray[np.int32], before: NDArray[np.int64], n: Int, grams: Int, way: Int
 ) -> Int:
     """Add up the code points of n-grams that stand more than once: each code point once, or (FIRST) each n-gram."""
-    total = free = np.int64(0)
+    total: Int = 0
+    free: Int = np.int64(0)
     for word in range(grams):
         gram = ids[word]
         if gram >= 0 and counts[gram] > 1:
-            total += before[word + n] - before[word if way == FIRST else max(word, free)]
+            total += before[word + n] - before[word if way == FIRST else max(np.int64(word), free)]
             free = np.int64(word + n)
     return total
 

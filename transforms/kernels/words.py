@@ -164,8 +164,8 @@ def _bridged(data: NDArray[np.uint8], at: Int, end: Int, table: NDArray[np.uint8
         kind = np.int64(table[code]) & _KIND
         if kind < _EXTEND or kind > _ZWJ:
             if action == _IF_NUMBER:
-                return kind == _NUMBER
-            return kind == _HEBREW or (kind == _LETTER and action != _IF_HEBREW)
+                return bool(kind == _NUMBER)
+            return bool(kind == _HEBREW or (kind == _LETTER and action != _IF_HEBREW))
         at += width
     return False
 
