@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from . import kernel
 from .gopher_variants import NO_BLANKS, RUNS
-from .grams import join_grams, number_words, slot_of
-from .text import NEWLINE, SPACE, Int, code_point, hash_bytes, same_bytes, table_size
+from .grams import number_words, slot_of
+from .text import GOLDEN, MIX, NEWLINE, SPACE, Int, code_point, hash_bytes, load64, same_bytes, table_size
 
 #: Columns of `segment_counts`: lines and paragraphs in all, those that stand more than once, and code points of both.
 SEGMENTS = (
@@ -39,6 +39,7 @@ SPACED_BLANKS = 1024  # a line of nothing but space parts paragraphs as an empty
 BLANK_COPIES = 2048  # lines of nothing but space are copies where they are the same
 #: Ways to count n-grams.
 COVER, LONGEST, FIRST = 0, 1, 2
+_ALL, _HIGH, _ONES = np.uint64(2**64 - 1), np.uint64(0x8080808080808080), np.uint64(0x0101010101010101)
 
 
 @kernel
@@ -150,6 +151,56 @@ def segment_counts(
 
 
 @kernel
+def _repeating(ids: NDArray[np.int32], counts: NDArray[np.int32], chosen: NDArray[np.int32], count: Int) -> Int:
+    """Leave, of `count` chosen words, those whose n-gram stands more than once; give their count."""
+    left = 0
+    for item in range(count):
+        word = chosen[item]
+        chosen[left] = word
+        left += counts[ids[word]] > 1
+    return left
+
+
+@kernel
+def _join(
+    ids: NDArray[np.int32],
+    chosen: NDArray[np.int32],
+    count: Int,
+    joined: NDArray[np.int32],
+    where: NDArray[np.int32],
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+) -> tuple[Int, Int]:
+    """Number the (n + 1)-grams whose two n-grams both stand more than once: how many differ, how many words are left.
+
+    ids: the number of the n-gram at each chosen word, in place. chosen: `count` rising words whose n-grams stand more
+    than once; those at which the (n + 1)-grams begin are left. joined: counts. The pair of numbers is the key, so equal
+    keys are equal n-grams.
+    """
+    left = 0
+    for item in range(count - 1):
+        word = chosen[item]
+        chosen[left] = word
+        left += chosen[item + 1] == word + 1
+    size = table_size(np.int64(left))
+    slots[:size] = 0
+    known = 0
+    for item in range(left):
+        word = np.int64(chosen[item])
+        key = np.uint64(ids[word]) << np.uint64(32) | np.uint64(ids[word + 1])
+        slot = slot_of(key * MIX, size)
+        while slots[slot] != 0 and keys[slots[slot] - 1] != key:
+            slot = (slot + 1) & (size - 1)
+        if slots[slot] == 0:
+            keys[known], where[known], joined[known] = key, word, 0
+            known += 1
+            slots[slot] = known
+        ids[word] = slots[slot] - 1
+        joined[slots[slot] - 1] += 1
+    return known, left
+
+
+@kernel
 def _top(
     ids: NDArray[np.int32],
     counts: NDArray[np.int32],
@@ -157,7 +208,8 @@ def _top(
     known: Int,
     before: NDArray[np.int64],
     n: Int,
-    grams: Int,
+    chosen: NDArray[np.int32],
+    count: Int,
     way: Int,
     covered: NDArray[np.int64],
     free: NDArray[np.int32],
@@ -183,27 +235,25 @@ def _top(
     if way == LONGEST:
         return most
     most = np.int64(0)
-    for word in range(grams):
+    for item in range(count):
+        word = np.int64(chosen[item])
         one = ids[word]
-        if one >= 0 and counts[one] == times:
-            covered[one] += before[word + n] - before[max(np.int64(word), np.int64(free[one]))]
+        if counts[one] == times:
+            covered[one] += before[word + n] - before[max(word, np.int64(free[one]))]
             free[one] = word + n
             most = max(most, covered[one])
     return most
 
 
 @kernel
-def _repeated(
-    ids: NDArray[np.int32], counts: NDArray[np.int32], before: NDArray[np.int64], n: Int, grams: Int, way: Int
-) -> Int:
+def _repeated(before: NDArray[np.int64], n: Int, chosen: NDArray[np.int32], count: Int, way: Int) -> Int:
     """Add up the code points of n-grams that stand more than once: each code point once, or (FIRST) each n-gram."""
     total: Int = 0
     free: Int = np.int64(0)
-    for word in range(grams):
-        gram = ids[word]
-        if gram >= 0 and counts[gram] > 1:
-            total += before[word + n] - before[word if way == FIRST else max(np.int64(word), free)]
-            free = np.int64(word + n)
+    for item in range(count):
+        word = np.int64(chosen[item])
+        total += before[word + n] - before[word if way == FIRST else max(word, free)]
+        free = word + n
     return total
 
 
@@ -223,13 +273,27 @@ def _lay_out(
     before: NDArray[np.int64],
     hashes: NDArray[np.uint64],
 ) -> None:
-    """Hash the words of a document, and count the code points before each."""
+    """Hash the words of a document, and count the code points before each; those of 8 bytes and less in one go."""
     total = np.int64(0)
     for word in range(len(starts)):
         before[word] = total
-        for at in range(starts[word], ends[word]):
-            total += (data[at] & 0xC0) != 0x80
-        hashes[word] = hash_bytes(data, starts[word], ends[word])
+        start, length = starts[word], ends[word] - starts[word]
+        if length > 8 or start + 8 > len(data):
+            for at in range(start, start + length):
+                total += (data[at] & 0xC0) != 0x80
+        if length > 8:
+            hashes[word] = hash_bytes(data, start, start + length)
+            continue
+        value = np.uint64(0)
+        if start + 8 > len(data):
+            for step in range(length):
+                value |= np.uint64(data[start + step]) << np.uint64(8 * step)
+        elif length > 0:
+            value = load64(data, start) & (_ALL >> np.uint64(64 - 8 * length))
+            hanging = value & ~(value << np.uint64(1)) & _HIGH  # bytes that begin no code point
+            total += length - np.int64(((hanging >> np.uint64(7)) * _ONES) >> np.uint64(56))
+        value = (value ^ np.uint64(length) * GOLDEN) * MIX
+        hashes[word] = value ^ (value >> np.uint64(32))
     before[len(starts)] = total
 
 
@@ -244,7 +308,7 @@ def gram_counts(
     before, covered = np.empty(most + 1, np.int64), np.empty(most, np.int64)
     hashes, keys = np.empty(most, np.uint64), np.empty(most, np.uint64)
     ids, where, free = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
-    these, joined = np.empty(most, np.int32), np.empty(most, np.int32)
+    these, joined, chosen = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
     for row in range(len(rows) - 1):
         words, result = rows[row + 1] - rows[row], counts[row]
         first, last = starts[rows[row] : rows[row + 1]], ends[rows[row] : rows[row + 1]]
@@ -252,15 +316,18 @@ def gram_counts(
         result[0] = before[words]
         if way == FIRST:
             _all_grams(before, words, result[10:])
-        known = number_words(data, first, last, hashes, words, ids, these, where, slots)
-        for n in range(2, min(words, 10) + 1):
-            if known == 0:
+        number_words(data, first, last, hashes, words, ids, these, where, slots)
+        for word in range(words):
+            chosen[word] = word
+        count = _repeating(ids, these, chosen, words)
+        for n in range(2, 11):
+            if count < 2:
                 break
-            grams = words - n + 1
-            known = join_grams(ids, these, grams, joined, where, keys, slots)
+            known, count = _join(ids, chosen, count, joined, where, keys, slots)
             these, joined = joined, these
+            count = _repeating(ids, these, chosen, count)
             if n < 5:
-                result[n - 1] = _top(ids, these, where, known, before, n, grams, way, covered, free)
+                result[n - 1] = _top(ids, these, where, known, before, n, chosen, count, way, covered, free)
             else:
-                result[n - 1] = _repeated(ids, these, before, n, grams, way)
+                result[n - 1] = _repeated(before, n, chosen, count, way)
     return counts
