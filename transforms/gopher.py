@@ -1,8 +1,9 @@
 """Gopher's quality rules (Rae et al. 2021, arXiv:2112.11446, Appendix A1.1, "Quality Filtering") in named variants.
 
 The paper leaves open what a word, a line, a symbol and a bullet is, and published implementations differ in it. Each
-variant is one of them, whole; a text's decision changes with the variant for about one document in ten. FineWeb's words
-by white space are counted in one pass; other variants and words take two passes and a list of the words.
+variant is one of them, whole: on 1,794 English documents (docs of software) the others keep or drop 0.4 to 1.4 % of them
+unlike FineWeb's. Its words by white space are counted in one pass; other variants and words list the words and take two
+more, at a third of the speed.
 """
 
 from __future__ import annotations

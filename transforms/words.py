@@ -7,8 +7,8 @@
     module:function  a tokenizer of one's own: takes a pyarrow array of texts (large_string, none null) and gives a
                      list array with each text's words, strings; empty words are left out
 
-A tokenizer of one's own is recorded in fingerprints with the digest of its module's source. The first three run at
-150 to 300 MB/s a core; one written in Python at what it takes, once a step and batch.
+A tokenizer of one's own is recorded in fingerprints with the digest of its module's source. The first three are
+compiled; one written in Python takes what it takes, once a step and batch.
 """
 
 from __future__ import annotations

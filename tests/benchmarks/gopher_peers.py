@@ -6,7 +6,7 @@
 DCLM is a checkout of github.com/mlfoundations/dclm (`baselines/mappers` is read), DOLMA an unpacked wheel of dolma
 1.2.1 (`dolma/taggers/gopher.py` is read). Both run unchanged, in an environment of their own; what they import and do
 not use here is stood in for. datatrove's filters run there too, given Unicode's words; these are found once, and their
-time is DCLM's. The sample's documents are cut to 600 code points but for every fiftieth, so that the peers get through
+time is DCLM's. The sample's documents are cut to 600 code points but for every hundredth, so that the peers get through
 many. A document's decision is the first rule of the published recipe that drops it, for the rules on quality and on
 repetition apart.
 
@@ -30,7 +30,7 @@ from beside import in_turns
 from corpus import get, put, sample_of, texts_of
 from process_tree import load_average
 
-BATCH, SHORT, WHOLE = 1000, 600, 50
+BATCH, SHORT, WHOLE = 1000, 600, 100
 PACKAGES = ("uniseg==0.10.1", "nltk", "numpy", "fasttext-wheel==0.9.2", "datatrove==0.10.0", "zstandard")
 CASES: dict[str, dict[str, Any]] = {
     "dclm": {"variant": "dclm"},
@@ -95,6 +95,7 @@ def peers_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
         start = time.process_time()
         rules = [decide(text) for text in texts]
         found[name] = {"seconds": time.process_time() - start, "rules": rules}
+        found[name]["departures"] = [peer.departure(rule, text) for rule, text in zip(rules, texts, strict=True)]
     return found
 
 
@@ -106,12 +107,13 @@ def table(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any]) -> dic
         found[name] = {"mb_per_cpu_s": round(own, 1)}
         if name in rounds[0]["peers"]:
             theirs = sizes["sample_megabytes"] / min(one["peers"][name]["seconds"] for one in rounds)
-            pairs = list(zip(held["rules"], rounds[0]["peers"][name]["rules"], strict=True))
+            other = rounds[0]["peers"][name]
+            triples = list(zip(held["rules"], other["rules"], other["departures"], strict=True))
             found[name] |= {
                 "peer_mb_per_cpu_s": round(theirs, 3), "ratio": round(own / theirs, 1),
                 "dropped": sum(rule is not None for rule in held["rules"]),
-                "differ": sum(mine != other for mine, other in pairs),
-                "differ_by": dict(Counter(f"{mine}, not {other}" for mine, other in pairs if mine != other)),
+                "differ": sum(mine != rule for mine, rule, _ in triples),
+                "differ_by": dict(Counter(f"{mine}, not {rule}{why}" for mine, rule, why in triples if mine != rule)),
             }  # fmt: skip
     return found
 

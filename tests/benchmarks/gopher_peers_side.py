@@ -117,6 +117,16 @@ def dclm(folder: Path) -> dict[str, Decide]:
     return {"dclm.quality": quality, "dclm.repetition": repetition}
 
 
+def departure(rule: str | None, text: str) -> str:
+    """Say by which of penstock's departures, told in GopherRepetition, a rule of dolma's may not fire there."""
+    words = text.split()
+    if found := re.fullmatch(r"fraction_of_characters_in_most_common_(\d)grams", rule or ""):
+        grams = list(zip(*(words[step:] for step in range(int(found[1]))), strict=False))
+        return " of n-grams that stand once" if len(set(grams)) == len(grams) else ""
+    blank = sum(not line.strip() for line in re.split(r"\n+", text))
+    return " with blank lines at both ends or of space" if rule == "fraction_of_duplicate_lines" and blank > 1 else ""
+
+
 def dolma(folder: Path) -> dict[str, Decide]:
     """Give dolma's taggers, with the thresholds of the mix."""
     for name in ("dolma", "dolma.core", "dolma.taggers"):

@@ -1,5 +1,7 @@
-"""Counts behind Gopher's quality rules for any words and in any variant: about 120 MB/s a core with the words given.
+"""Counts behind Gopher's quality rules for any words and in any variant.
 
+On a busy core on which FineWeb's one pass (`quality.py`) does 152 MB/s, the pass over words does 127 and the one over
+text 168, the words given.
 Two passes: one over the words, one over the text for its marks and lines. What a line is, which marks begin and end
 one, is said by the bits of `ways`. Kernels count; the shares and thresholds stand in `transforms/gopher.py`.
 """

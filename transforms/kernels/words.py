@@ -1,4 +1,7 @@
-"""Where the words of a text begin and end, for each definition of a word: 180 (Unicode) to 450 MB/s a core.
+"""Where the words of a text begin and end, for each definition of a word.
+
+On a busy core on which Gopher's one pass (`quality.py`) does 154 MB/s, Unicode's words take 147 and those between white
+space 223.
 
 Words are spans of bytes, listed for a whole batch: those of row i are `rows[i]` to `rows[i + 1]`. Unicode's are the
 segments of UAX #29 that hold a letter or a digit, found in one pass by a table of states, with a look ahead past marks
@@ -206,6 +209,11 @@ def unicode_words(
                     first, flags = at, np.uint8(0)
             flags |= bits
             at += width
+            if code < 0x80 and bits & np.uint8(ALPHANUMERIC):  # letters and digits of ASCII: they join to each other
+                while at < end and data[at] < 0x80 and table[data[at]] & np.uint8(ALPHANUMERIC):
+                    bits = table[data[at]]
+                    at += 1
+                state = np.uint16(bits & np.uint8(_KIND))
         if flags & wanted == wanted and at > first:
             starts[count], ends[count] = first, at
             count += 1
