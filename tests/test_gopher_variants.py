@@ -218,7 +218,7 @@ WORDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", [GopherQuality, GopherRepetition])
 @pytest.mark.parametrize("name", [*VARIANTS, "fineweb"])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(rows=texts)
 def test_scores_are_the_oracles(kind: Any, name: str, rows: list[str]) -> None:
     for words, split in WORDS.items():
@@ -292,7 +292,7 @@ def test_the_golden_decisions_name_nearly_every_rule() -> None:
 once = st.permutations([f"{first}{second}" for first in "abcdefghijklm" for second in "nopqrs"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     words=once, size=st.integers(1, 78), gaps=st.lists(st.sampled_from([" ", "\n", " \n"]), min_size=78, max_size=78)
 )
@@ -307,7 +307,7 @@ def test_a_text_in_which_nothing_stands_twice_never_goes(words: list[str], size:
                 assert reason(GopherRepetition(variant=name), apart) is None, name
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(text=texts.map(lambda rows: rows[0]))
 def test_blank_lines_change_nothing(text: str) -> None:
     """Where a newline stands, one more makes no difference in lines; in `paper`, none at a paragraph's end either."""

@@ -1,8 +1,8 @@
 """Gopher's quality rules (Rae et al. 2021, arXiv:2112.11446, Appendix A1.1, "Quality Filtering") in named variants.
 
 The paper leaves open what a word, a line, a symbol and a bullet is, and published implementations differ in it. Each
-variant is one of them, whole: on 1,794 English documents (docs of software) the others keep or drop 0.4 to 1.4 % of them
-unlike FineWeb's. Its words by white space are counted in one pass; other variants and words list the words and take two
+variant is one of them, whole: of 1,794 English documents (docs of software) the others decide 0.4 to 1.4 % unlike
+FineWeb's. Its words by white space are counted in one pass; other variants and words list the words and take two
 more, at a third of the speed.
 """
 
