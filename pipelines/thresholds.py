@@ -14,6 +14,10 @@ from ..transforms import fineweb2
 FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "gopher_quality.nonsymbol_words": (("min_doc_words", "below"), ("max_doc_words", "above")),
     "gopher_quality.mean_word_length": (("min_avg_word_length", "below"), ("max_avg_word_length", "above")),
+    # What other variants than FineWeb's count.
+    "gopher_quality.word_count": (("min_doc_words", "below"), ("max_doc_words", "above")),
+    "gopher_quality.median_word_length": (("min_avg_word_length", "below"), ("max_avg_word_length", "above")),
+    "gopher_quality.symbol_ratio": (("max_symbol_word_ratio", "above"),),
     "gopher_quality.hash_ratio": (("max_symbol_word_ratio", "above"),),
     "gopher_quality.ellipsis_ratio": (("max_symbol_word_ratio", "above"),),
     "gopher_quality.bullet_line_ratio": (("max_bullet_lines_ratio", "above"),),

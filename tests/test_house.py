@@ -41,6 +41,7 @@ STEP_MODULES = {
     "extract",
     "fineweb",
     "gopher",
+    "gopher_repetition",
     "language",
     "language_score",
     "minhash",
@@ -185,10 +186,10 @@ def test_public_names_are_pinned() -> None:
         "LanguageId",
         "LanguageScore",
         "MinHash",
+        "Multilingual",
         "Normalise",
         "RedactPii",
         "Sample",
-        "Multilingual",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

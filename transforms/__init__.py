@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .function_step import FunctionStep
-    from .gopher import GopherQuality, GopherRepetition
+    from .gopher import GopherQuality
+    from .gopher_repetition import GopherRepetition
     from .language import LanguageId
     from .language_score import LanguageScore
     from .minhash import MinHash
@@ -25,7 +26,7 @@ STEPS = {
     "ExtractHtml": "extract",
     "LanguageId": "language",
     "GopherQuality": "gopher",
-    "GopherRepetition": "gopher",
+    "GopherRepetition": "gopher_repetition",
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",

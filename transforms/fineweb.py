@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -15,6 +16,7 @@ from . import fineweb2
 from .kernels.quality import FINEWEB, fineweb_counts
 from .kernels.text import code_point_classes
 from .step import Filter, Scores, Share, above, below, first_reason, ratio, utf8
+from .words import WHITESPACE, WordsField, words_fingerprint, words_of
 
 
 class FineWebQuality(Filter):
@@ -44,7 +46,7 @@ class FineWebQuality(Filter):
     kind: Literal["fineweb_quality"] = "fineweb_quality"
     variant: Literal["fineweb", "fineweb2"] = "fineweb"
     language: str | None = None  # whose thresholds `fineweb2` takes
-    words: Literal["whitespace"] = "whitespace"
+    words: WordsField = WHITESPACE
     # Defaults: Penedo et al. 2024; the length of a short line and 0.3 as in datatrove and its `examples/fineweb.py`.
     line_punct_thr: Share | None = 0.12
     line_punct_exclude_zero: bool = False  # let a document pass in which no line at all ends a sentence
@@ -69,8 +71,11 @@ class FineWebQuality(Filter):
 
     def measure(self, batch: pa.RecordBatch) -> Scores:
         """Score each row: `lines` int64, shares float64."""
-        counts = fineweb_counts(*utf8(batch), code_point_classes(), self.short_line_length)
+        text = utf8(batch)
+        counts = fineweb_counts(*text, code_point_classes(), self.short_line_length)
         of = dict(zip(FINEWEB, counts.T, strict=True))
+        if self.words != WHITESPACE:
+            of["words"] = np.diff(words_of(self.words, *text).rows)
         return {
             "lines": of["lines"],
             "line_punct_ratio": ratio(of["ended_lines"], of["lines"]),
@@ -92,3 +97,7 @@ class FineWebQuality(Filter):
                 f"{self.kind}/list_ratio": above(scores["list_ratio"], self.new_line_ratio),
             }
         )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name what decides: the fields, and the source of a tokenizer of the user's own."""
+        return {**super().fingerprint(), **words_fingerprint(self.words)}
