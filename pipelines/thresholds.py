@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,33 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "language_score": (("minimum", "up to"),),
 }
 #: Scores whose column does not begin with the kind of their step.
-KINDS = {"language_score": "language_id"}
+KINDS = {"language": "language_id", "language_score": "language_id"}
+#: Fields that are true or false, and of which only `decide` takes notice: score → fields.
+SWITCHES: dict[str, tuple[str, ...]] = {
+    "c4_quality.lorem_ipsum_line": ("filter_lorem_ipsum",),
+    "c4_quality.curly_bracket_line": ("filter_curly_bracket",),
+    "fineweb_quality.line_punct_ratio": ("line_punct_exclude_zero",),
+}
 SIGNS = {"below": "<", "up to": "≤", "above": ">"}
 
 
 def kind_of(score: str) -> str:
     """Name the kind of step that gives a score column."""
     return KINDS.get(score, score.partition(".")[0])
+
+
+def columns_of(kind: str, names: Iterable[str]) -> dict[str, str]:
+    """Find the ledger's columns that hold the scores of a kind of step: score → column."""
+    return {
+        name.removeprefix(f"{kind}."): name for name in names if name.startswith(f"{kind}.") or KINDS.get(name) == kind
+    }
+
+
+def pairs_of(score: str) -> tuple[tuple[str, str], ...]:
+    """Name the fields that may cut a score column, and what goes: below, up to, above, or where a switch is on."""
+    name = short(score)
+    cuts = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
+    return (*cuts, *((field, "where") for field in SWITCHES.get(score, ())))
 
 
 def short(score: str) -> str:
@@ -74,13 +94,12 @@ def thresholds(manifest: Mapping[str, Any], score: str) -> Sequence[Threshold]:
     A step of one's own is understood where its field is named `min_score`, `max_score`, or as the score (a maximum). A
     field that is null switches its rule off, and a score of more than 0 drops nothing.
     """
-    kind, name = kind_of(score), short(score)
-    pairs = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
+    kind = kind_of(score)
     found = []
     steps = (manifest.get("recipe") or {}).get("steps") or ()
     for own, step in zip(manifest.get("steps") or (), steps, strict=False):
         fields = dict(next(iter(step.values())) or {}) if own == kind and isinstance(step, Mapping) else {}
-        for field, drops in pairs:
+        for field, drops in pairs_of(score):
             value = fields.get(field)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 continue
