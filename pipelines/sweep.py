@@ -75,7 +75,7 @@ class Tally:
 class Point:
     """One value of one field."""
 
-    field: Field
+    of: Field
     value: Any
     step: Any  # the step with this value
     own: bool  # the run's
@@ -173,7 +173,7 @@ def follow(replay: Replay, group: Group, points: Sequence[Point], own: Tally, cl
     numbers = clusters.find(group.rows.column("id")) if clusters is not None else None
     moved: dict[int, Moved] = {}
     for point in points:
-        step = point.field.step
+        step = point.of.step
         if step.number not in moved:
             moved[step.number] = Moved.of(group, step)
         at = moved[step.number]
@@ -241,7 +241,7 @@ def account(run: RunDirectory, replay: Replay, points: Sequence[Point], clusters
     manifest, names = run.manifest, {number: rule for rule, number in replay.rules.items()}
     fields: dict[str, dict[str, Any]] = {}
     for point in points:
-        at = point.field
+        at = point.of
         entry = fields.setdefault(
             at.name,
             {"field": at.name, "scores": list(at.columns), "drops": at.drops, "own": at.own, "points": []},
