@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,24 +164,26 @@ def deduplicate(found: Findings, folder: Path) -> None:
     sample, outcomes, dedup = found.sample, found.outcomes, found.recipe.dedup
     assert dedup is not None
     stays = np.flatnonzero(outcomes.fates == KEPT)
-    ranks = sample.population.draws[sample.rows[stays]] / sample.chances[stays]
-    picks = stays[np.argsort(ranks, kind="stable")[:LOOKED_UP]]
-    best, all_of_them = mates(found.population, sample.rows[picks], MATES)
-    at = {int(row): number for number, row in enumerate(sample.rows.tolist())}
-    others = np.array(sorted({other for near in best for other in near} - set(at)), np.int64)
-    followers = process(found.recipe, found.population, others, folder / "followers")
     texts = {int(sample.rows[number]): text for number, text in outcomes.texts.items()}
-    texts |= {int(others[number]): text for number, text in followers.texts.items()}
-    rows = sorted(texts)
-    before = time.process_time()
-    with timed(found.seconds, "match"):
-        labels = dict(zip(rows, copies(dedup, [texts[row] for row in rows]).tolist(), strict=True))
+    everything = len(sample.rows) == len(found.population.places) and found.population.whole
+    picks, best, many, followers = stays, [[] for _ in stays], [0] * len(stays), 0
+    if not everything:
+        ranks = sample.population.draws[sample.rows[stays]] / sample.chances[stays]
+        picks = stays[np.argsort(ranks, kind="stable")[:LOOKED_UP]]
+        best, many = mates(found.population, sample.rows[picks], MATES)
+        others = np.array(sorted({other for near in best for other in near} - set(sample.rows.tolist())), np.int64)
+        more = process(found.recipe, found.population, others, folder / "followers")
+        texts |= {int(others[number]): text for number, text in more.texts.items()}
+        followers = len(others)
+    rows, before = sorted(texts), time.process_time()
+    labels = dict(zip(rows, copies(dedup, [texts[row] for row in rows]).tolist(), strict=True))
     found.match_seconds = (time.process_time() - before) / max(1, sum(map(len, texts.values())))
+    clusters = Counter(labels.values())
     shares = np.zeros(len(sample.rows))
-    for pick, near, many in zip(picks.tolist(), best, all_of_them, strict=True):
+    for pick, near, all_of_them in zip(picks.tolist(), best, many, strict=True):
         label = labels[int(sample.rows[pick])]
-        same = sum(labels.get(other) == label for other in near)
-        shares[pick] = 1 / (1 + (many if near and same == MATES else same))
+        same = clusters[label] - 1 if everything else sum(labels.get(other) == label for other in near)
+        shares[pick] = 1 / (1 + (all_of_them if near and same == MATES else same))
     looked = np.zeros(len(sample.rows), bool)
     looked[picks] = True
     mean, spread = sample.mean(shares, looked)
@@ -188,7 +191,7 @@ def deduplicate(found: Findings, folder: Path) -> None:
     heavy_mean, heavy_spread = heavy.mean(shares, looked)
     found.kept = found.passed.scaled(mean, spread / mean if mean else 0.0)
     found.kept_bytes = found.passed_bytes.scaled(heavy_mean, heavy_spread / heavy_mean if heavy_mean else 0.0)
-    found.looked_up, found.followers = len(picks), len(others)
+    found.looked_up, found.followers = len(picks), followers
 
 
 def funnel(found: Findings) -> list[dict[str, Any]]:

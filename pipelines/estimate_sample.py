@@ -91,19 +91,44 @@ def process(
     streams = recipe.tokens.streams if recipe.tokens else ()
     meter, ingest = Meter(), Ingest(ingest_stage(recipe, Store(folder)), recipe)
     writer = PartWriter(folder, output_schema(recipe.steps), streams, recipe.rejected_text)
-    ids = []
+    ids, decoding = [], 0.0
     for number, unit in enumerate(population.units):
         places = population.places[rows[population.unit[rows] == number]]
         ids.append(id_words(document_ids(unit.piece.source, unit.piece.path, places.tolist()))[:, 0])
         if not len(places):
             continue
-        chosen = frozenset(places.tolist())
+        among = Among(frozenset(places.tolist()))
         fields = recipe.inputs[unit.piece.source].fields
-        for outcome in meter.through("read", read(unit.piece, fields, wanted=lambda at, _, of=chosen: at in of)):
+        for outcome in meter.through("read", read(unit.piece, fields, wanted=among)):
+            among.pause()
             ingest.batch(outcome, writer, meter)
+        decoding += among.seconds
     with meter.on("write"):
         writer.close()
+    meter.seconds["decode"] = decoding
     return _outcomes(np.concatenate(ids), writer, meter, ranks)
+
+
+class Among:
+    """Wants the records at some places, and takes the time from each of them to the next: what decoding takes."""
+
+    def __init__(self, places: frozenset[int]) -> None:
+        self._places, self._since = places, 0.0
+        self.seconds = 0.0
+
+    def __call__(self, place: int, _: bytes) -> bool:
+        """Say whether a record is among them."""
+        if self._since:
+            self.seconds += time.process_time() - self._since
+        wanted = place in self._places
+        self._since = time.process_time() if wanted else 0.0
+        return wanted
+
+    def pause(self) -> None:
+        """Leave out what is done with a batch."""
+        if self._since:
+            self.seconds += time.process_time() - self._since
+        self._since = 0.0
 
 
 def _outcomes(ids: NDArray[np.uint64], writer: PartWriter, meter: Meter, ranks: Values | None) -> Outcomes:
@@ -179,6 +204,7 @@ class Published:
 
     text_bytes: int = 0
     text_disk: int = 0
+    trained_bytes: int = 0  # of text, which a vocabulary was trained on
     tokens: int = 0
     token_error: float = 0.0  # share
     token_width: int = 2
@@ -209,26 +235,21 @@ def publish_sample(recipe: Recipe, batch: pa.RecordBatch, folder: Path, seconds:
 
 
 def _encode(recipe: Recipe, batch: pa.RecordBatch, folder: Path, seconds: dict[str, float], made: Published) -> None:
-    """Encode with the given tokenizer; with one to be trained, by two that are trained on halves and on all of it.
+    """Encode with the given tokenizer; with one to be trained, by one that is trained on half of the sample.
 
-    On what it was trained on a vocabulary does better than on other text, and one trained on little does worse than
-    the run's: the truth lies between the two, and the middle is given.
+    On what it was trained on a vocabulary does better than on other text, and the run's, trained on more, lies between
+    the two: the middle is given.
     """
     texts, choice = batch.column("text"), recipe.tokenizer
     assert choice is not None
     if choice.path is not None:
         tokenizer = load_tokenizer(choice.path, eos=choice.eos)
+        tokenizer.encode(texts.slice(0, 1))  # what is made at the first call is made once
         with timed(seconds, "tokenize"):
             lists = tokenizer.encode(texts)
         made.tokens = len(lists.flatten()) + len(texts) * (2 if recipe.tokens and recipe.tokens.bos else 1)
     else:
-        tokenizer, lists = _trained(recipe, texts, folder / "all.model", seconds)
-        apart, _ = _trained(recipe, texts.take(pa.array(np.arange(0, len(texts), 2))), folder / "half.model", {})
-        other = apart.encode(texts.take(pa.array(np.arange(1, len(texts), 2))))
-        size = pc.sum(pc.binary_length(texts.take(pa.array(np.arange(1, len(texts), 2))))).as_py() or 1
-        low, high = len(lists.flatten()), len(other.flatten()) / size * made.text_bytes
-        made.tokens = round((low + max(low, high)) / 2) + len(texts)
-        made.token_error = abs(high - low) / (high + low) / 2
+        tokenizer, lists = _trained(recipe, texts, folder, seconds, made)
     made.token_width = np.dtype(tokenizer.dtype).itemsize
     vocabulary = run_vocabulary(recipe, tokenizer)
     with timed(seconds, "write tokens"):
@@ -242,13 +263,25 @@ def _encode(recipe: Recipe, batch: pa.RecordBatch, folder: Path, seconds: dict[s
 
 
 def _trained(
-    recipe: Recipe, texts: pa.Array, path: Path, seconds: dict[str, float]
+    recipe: Recipe, texts: pa.Array, folder: Path, seconds: dict[str, float], made: Published
 ) -> tuple[FileTokenizer, pa.ListArray]:
+    """Train on every other document, encode all; give the tokenizer and the lists."""
     assert recipe.tokenizer is not None
     assert recipe.tokenizer.train is not None
-    train = recipe.tokenizer.train
+    train, path = recipe.tokenizer.train, folder / "half.model"
+    learned = np.arange(len(texts)) % 2 == 0
+    weights = np.asarray(pc.binary_length(texts).to_numpy(zero_copy_only=False), np.float64)
     with timed(seconds, "train"):
-        path.write_bytes(train_sentencepiece(texts.to_pylist(), train.vocab_size, model_type=train.model_type))
+        half = texts.filter(pa.array(learned)).to_pylist()
+        path.write_bytes(train_sentencepiece(half, train.vocab_size, model_type=train.model_type))
+    made.trained_bytes = int(weights[learned].sum())
     tokenizer = load_tokenizer(path)
+    tokenizer.encode(texts.slice(0, 1))  # what is made at the first call is made once
     with timed(seconds, "tokenize"):
-        return tokenizer, tokenizer.encode(texts)
+        lists = tokenizer.encode(texts)
+    counts = np.diff(np.asarray(lists.offsets)).astype(np.float64)
+    low, high = (counts[mine].sum() / max(1.0, weights[mine].sum()) for mine in (learned, ~learned))
+    high = max(low, high) if not learned.all() else low
+    made.tokens = round((low + high) / 2 * made.text_bytes) + len(texts)
+    made.token_error = float((high - low) / max(1e-9, high + low) / 2)
+    return tokenizer, lists

@@ -85,7 +85,7 @@ def survey_input(recipe: Recipe, tasks: Sequence[IngestTask], sketched: bool) ->
         unit = Unit(piece)
         sketcher = Sketcher(unit, sketched)
         for _ in read(piece, recipe.inputs[piece.source].fields, wanted=sketcher.note):
-            raise AssertionError("nothing was wanted")
+            pass  # batches of no rows
         units.append(unit)
         banded.append(sketcher.close())
         spent += sketcher.seconds

@@ -87,7 +87,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     """Say what the numbers are good for."""
     said = ["±: one standard error; two of them hold 19 times of 20. Nothing was written. Times are this machine's."]
     if found["duplicates"] is not None:
-        said.append("duplicates: rather too few, copies that differ much in their raw bytes are missed.")
+        said.append("duplicates: rather too few: copies that differ much in their raw bytes are missed.")
     if not found["whole_input_read"]:
         said.append(
             f"read: {bytes_text(found['sample']['read_bytes'])} of {bytes_text(found['inputs']['bytes'])}, chosen by "

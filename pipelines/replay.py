@@ -162,7 +162,7 @@ class Replay:
         named = reasons.cast(pa.string()).dictionary_encode()
         numbers = [self.rules.setdefault(rule, len(self.rules) + 1) for rule in named.dictionary.to_pylist()]
         table = np.array([*numbers, KEPT], np.int32)
-        return table[named.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)]
+        return np.asarray(table[named.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)], np.int32)
 
 
 def scores_of(step: ReplayStep, rows: pa.Table, places: NDArray[np.int64]) -> Scores:

@@ -178,7 +178,8 @@ def _range(text: str) -> list[float]:
 
 def sample(tables: Iterable[pa.Table], step: ReplayStep) -> pa.Table:
     """Hold the scores of the 16,384 rows of smallest keyed hash that reached a step; the same rows on every call."""
-    ranks, held = np.zeros(0, np.uint64), []
+    ranks = np.zeros(0, np.uint64)
+    held: list[pa.Table] = []
     for rows in tables:
         reached = pc.or_(pc.equal(rows.column("fate"), "kept"), pc.greater_equal(rows.column("step"), step.number))
         rows = rows.filter(reached)
