@@ -166,7 +166,8 @@ def deduplicate(found: Findings, folder: Path) -> None:
     stays = np.flatnonzero(outcomes.fates == KEPT)
     texts = {int(sample.rows[number]): text for number, text in outcomes.texts.items()}
     everything = len(sample.rows) == len(found.population.places) and found.population.whole
-    picks, best, many, followers = stays, [[] for _ in stays], [0] * len(stays), 0
+    best: list[list[int]] = [[] for _ in stays]
+    picks, many, followers = stays, [0] * len(stays), 0
     if not everything:
         ranks = sample.population.draws[sample.rows[stays]] / sample.chances[stays]
         picks = stays[np.argsort(ranks, kind="stable")[:LOOKED_UP]]

@@ -271,7 +271,7 @@ def test_a_custom_filter_is_swept_and_null_is_not_scored(
 
 
 def test_what_cannot_be_replayed_is_said(pages: Path, tmp_path: Path) -> None:
-    twice = [
+    twice: list[dict[str, Any]] = [
         {"gopher_quality": {"min_doc_words": 5}},
         {"gopher_quality": {"min_doc_words": 12, "min_stop_words": None}},
     ]
