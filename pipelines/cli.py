@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from .. import CorruptDataError, InputError, PenstockError, RequestError, RunError, __version__
+from .. import PenstockError, RequestError, RunError, __version__
+from .cli_tools import add_command, add_tokenizer, add_tools, add_trace
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,14 +98,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_command(commands: Any, name: str, call: Callable[[Any], int], text: str) -> argparse.ArgumentParser:
-    """Add one command."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(call=call)
-    return parser
-
-
 def add_runner(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a job runs."""
     parser.add_argument(
@@ -141,6 +132,11 @@ def add_run(commands: Any) -> None:
         metavar="PATH=VALUE",
         help="change one field of the recipe, steps.2.minimum=0.7",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="plan, run a sample and say what the run would give; write nothing"
+    )
+    parser.add_argument("--sample", metavar="SHARE|MB", help="of the input, for --dry-run: 0.05, or 20MB")
+    parser.add_argument("--json", action="store_true", help="what --dry-run finds, as JSON")
     add_runner(parser)
 
 
@@ -158,55 +154,6 @@ def add_dedup(commands: Any) -> None:
     parser.add_argument("--id-field", help="the column of your own ids; kept as source_id")
     parser.add_argument("--format", choices=("parquet", "jsonl"), help="of the survivors; the input's by default")
     add_runner(parser)
-
-
-def add_tokenizer(commands: Any) -> None:
-    """`penstock tokenizer`."""
-    parser = add_command(commands, "tokenizer", tokenizer_command, "train a vocabulary from text, or show one")
-    actions = parser.add_subparsers(dest="action", metavar="train|info", required=True)
-    train = actions.add_parser("train", help="train a SentencePiece vocabulary; the same bytes on every run")
-    train.add_argument("--input", action="append", required=True, metavar="GLOB")
-    train.add_argument("--output", required=True, metavar="FILE.model")
-    train.add_argument("--vocab-size", type=int, default=8000)
-    train.add_argument("--model-type", choices=("bpe", "unigram"), default="bpe")
-    train.add_argument("--text-field", default="text")
-    info = actions.add_parser("info", help="show a vocabulary and its fingerprint")
-    info.add_argument("path", metavar="FILE")
-
-
-def add_tools(commands: Any) -> None:
-    """`penstock inspect | verify | cat | report`."""
-    inspect = add_command(commands, "inspect", inspect_command, "show what a run's token files hold")
-    inspect.add_argument("dir", metavar="DIR")
-    verify = add_command(commands, "verify", verify_command, "check every checksum and count of what a run wrote")
-    verify.add_argument("dir", metavar="DIR")
-    cat = add_command(commands, "cat", cat_command, "print documents back from the token files, as JSON lines")
-    cat.add_argument("dir", metavar="DIR")
-    cat.add_argument("--stream", help="of this stream only, e.g. train or validation")
-    cat.add_argument("--shard", type=int, metavar="N", help="of the N-th shard of the manifest only")
-    cat.add_argument("--limit", type=int, default=10, help="documents; 10 by default, 0 for all")
-    report = add_command(commands, "report", report_command, "print a run's funnel and write its page anew")
-    report.add_argument("dir", metavar="DIR")
-
-
-def add_trace(commands: Any) -> None:
-    """`penstock trace`."""
-    parser = add_command(
-        commands,
-        "trace",
-        trace_command,
-        "from a training step or a row to documents and decisions; from a URL to its fate",
-    )
-    parser.add_argument("dir", metavar="DIR")
-    parser.add_argument("--state", metavar="FILE", help="a loader's state, as JSON")
-    parser.add_argument("--step", type=int)
-    parser.add_argument("--rank", type=int)
-    parser.add_argument("--world-size", type=int)
-    parser.add_argument("--shard", type=int, metavar="N")
-    parser.add_argument("--row", type=int, metavar="I")
-    parser.add_argument("--pack")
-    parser.add_argument("--url", metavar="PATTERN", help="a part of a URL, or a glob")
-    parser.add_argument("--json", action="store_true")
 
 
 def runner_options(arguments: Any) -> Any:
@@ -228,6 +175,12 @@ def run_command(arguments: Any) -> int:
     from .run import run
 
     recipe = Recipe.from_yaml(arguments.recipe, arguments.set, arguments.input)
+    if arguments.dry_run:
+        from .estimate_table import dry_run
+
+        return dry_run(recipe, arguments.sample, runner_options(arguments), as_json=arguments.json)
+    if arguments.sample or arguments.json:
+        raise RequestError("--sample and --json are for --dry-run")
     output = arguments.output or f"runs/{recipe.name}"
     manifest = run(recipe, output, options=runner_options(arguments), quiet=arguments.quiet)
     closing(output, manifest)
@@ -274,74 +227,3 @@ def closing(output: str, manifest: dict[str, Any]) -> None:
         print(f"next: penstock verify {output}    then: penstock cat {output} --limit 3")
     else:
         print(f"next: open {output}/report.html")
-
-
-def tokenizer_command(arguments: Any) -> int:
-    """Train a vocabulary, or show one."""
-    from ..tokenizer.train import describe, train_sentencepiece
-    from .dedup import texts_of
-    from .recipe import MOST_PIECES
-
-    if arguments.action == "info":
-        try:
-            print(json.dumps(describe(arguments.path), indent=1, ensure_ascii=False))
-        except CorruptDataError as error:  # the user's file, not a run's
-            raise InputError(str(error)) from error
-        return 0
-    target = Path(arguments.output)
-    if not target.parent.is_dir():
-        raise RequestError(f"--output {target}: the folder {target.parent} is not there")
-    if arguments.vocab_size > MOST_PIECES:
-        raise RequestError(f"--vocab-size is {arguments.vocab_size}; a vocabulary has at most {MOST_PIECES:,} pieces")
-    texts = texts_of(arguments.input, arguments.text_field)
-    target.write_bytes(train_sentencepiece(texts, arguments.vocab_size, model_type=arguments.model_type))
-    print(json.dumps(describe(str(target)), indent=1, ensure_ascii=False))
-    return 0
-
-
-def inspect_command(arguments: Any) -> int:
-    """Show what token files hold."""
-    from ..sharding.tools import inspect
-
-    print(json.dumps(inspect(arguments.dir), indent=1, ensure_ascii=False))
-    return 0
-
-
-def verify_command(arguments: Any) -> int:
-    """Check what a run wrote."""
-    from .verify import verify
-
-    print(json.dumps(verify(arguments.dir), indent=1, ensure_ascii=False))
-    return 0
-
-
-def cat_command(arguments: Any) -> int:
-    """Print documents back."""
-    from ..sharding.tools import cat
-    from .vocabulary import run_tokenizer
-
-    decode = run_tokenizer(arguments.dir)
-    for document in cat(
-        arguments.dir, stream=arguments.stream, shard=arguments.shard, limit=arguments.limit or None, decode=decode
-    ):
-        print(json.dumps(document, ensure_ascii=False, default=str))
-    return 0
-
-
-def report_command(arguments: Any) -> int:
-    """Print the funnel and write the page."""
-    from .directory import RunDirectory
-    from .report import funnel_table, write_report
-
-    run = RunDirectory.open(arguments.dir)
-    print(funnel_table(run.manifest))
-    write_report(run.store, run.manifest)
-    print(f"\nreport         {run.store.url}/report.html")
-    return 0
-
-
-def trace_command(arguments: Any) -> int:
-    """Trace a step, a row or a URL."""
-    from . import trace
-
-    return int(trace.command(arguments))

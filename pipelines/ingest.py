@@ -111,7 +111,7 @@ class Ingest:
                     for row in heartbeat.rehearse(piece.source, piece.path, outcome.batch):
                         self._try(row)
                     heartbeat.at(piece.source, piece.path, outcome.batch)
-                    self._batch(outcome, writer, meter)
+                    self.batch(outcome, writer, meter)
                 heartbeat.file_done(piece.bytes)
         with meter.on("write"):
             writer.close()
@@ -140,7 +140,7 @@ class Ingest:
                 return
             row = outcome.batch
 
-    def _batch(self, outcome: Outcome, writer: PartWriter, meter: Meter) -> None:
+    def batch(self, outcome: Outcome, writer: PartWriter, meter: Meter) -> None:
         """Send one batch through the steps; what falls out on the way goes to the ledger."""
         writer.met(outcome)
         outcome = self._set_aside(outcome)

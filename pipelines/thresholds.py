@@ -39,13 +39,33 @@ OTHERS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
 #: The kind of step that has rules by language, and gives the reasons of the steps that it holds.
 MULTILINGUAL = "multilingual"
 #: Scores whose column does not begin with the kind of their step.
-KINDS = {"language_score": "language_id"}
+KINDS = {"language": "language_id", "language_score": "language_id"}
+#: Fields that are true or false, and of which only `decide` takes notice: score → fields.
+SWITCHES: dict[str, tuple[str, ...]] = {
+    "c4_quality.lorem_ipsum_line": ("filter_lorem_ipsum",),
+    "c4_quality.curly_bracket_line": ("filter_curly_bracket",),
+    "fineweb_quality.line_punct_ratio": ("line_punct_exclude_zero",),
+}
 SIGNS = {"below": "<", "up to": "≤", "above": ">"}
 
 
 def kind_of(score: str) -> str:
     """Name the kind of step that gives a score column."""
     return KINDS.get(score, score.partition(".")[0])
+
+
+def columns_of(kind: str, names: Iterable[str]) -> dict[str, str]:
+    """Find the ledger's columns that hold the scores of a kind of step: score → column."""
+    return {
+        name.removeprefix(f"{kind}."): name for name in names if name.startswith(f"{kind}.") or KINDS.get(name) == kind
+    }
+
+
+def pairs_of(score: str) -> tuple[tuple[str, str], ...]:
+    """Name the fields that may cut a score column, and what goes: below, up to, above, or where a switch is on."""
+    name = short(score)
+    cuts = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
+    return (*cuts, *((field, "where") for field in SWITCHES.get(score, ())))
 
 
 def short(score: str) -> str:
@@ -99,8 +119,7 @@ def thresholds(manifest: Mapping[str, Any], score: str, language: str | None = N
     field that is null switches its rule off, and a score of more than 0 drops nothing. Of rules by language: those of
     `language`; without one, those that are the same for every language of which the run kept documents.
     """
-    name = short(score)
-    pairs = FIELDS.get(score, ((f"min_{name}", "below"), (f"max_{name}", "above"), (name, "above")))
+    pairs = pairs_of(score)
     found: list[Threshold] = []
     steps = (manifest.get("recipe") or {}).get("steps") or ()
     for own, step in zip(manifest.get("steps") or (), steps, strict=False):

@@ -459,11 +459,16 @@ def test_text_that_is_not_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
 def test_thresholds_are_those_of_the_steps() -> None:
     """Each threshold that the page draws is found by replaying the step's own decision on both sides of it."""
     text = "The end of that was near, and we have to be with it; so it was said of the others. " * 12
-    steps = [GopherRepetition(), GopherQuality(), C4Quality(), FineWebQuality()]
+    steps = [
+        GopherRepetition(),
+        *(GopherQuality(variant=variant) for variant in ("fineweb", "dclm", "dolma")),
+        C4Quality(),
+        FineWebQuality(),
+    ]
     batch = pa.record_batch({"text": ["".join(f"{text[i:]}{i}. It was. So. And. There.\n" for i in range(9))]})
-    manifest = {"steps": [step.kind for step in steps], "recipe": {"steps": [dump_step(step) for step in steps]}}
     checked = set()
     for step in steps:
+        manifest = {"steps": [step.kind], "recipe": {"steps": [dump_step(step)]}}
         scores = {name: np.asarray(values) for name, values in step.measure(batch).items()}
         calm = {
             name: np.zeros_like(values) if np.issubdtype(values.dtype, np.floating) else values
@@ -471,6 +476,7 @@ def test_thresholds_are_those_of_the_steps() -> None:
         }
         calm |= {
             "mean_word_length": np.array([5.0]),
+            "median_word_length": np.array([5.0]),
             "alpha_word_ratio": np.array([1.0]),
             "line_punct_ratio": np.array([1.0]),
         }

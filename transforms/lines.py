@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 from .. import InputError
 from .files import open_input
 from .inflate import BLOCK, Codec, Data, MemberEnd, decompress
-from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, refuse_missing
+from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, Wanted, metadata_json, refuse_missing
 from .step import Outcome
 
 #: Records at the head of a file among which a mapped field must occur.
@@ -37,7 +37,9 @@ def codec_of(path: str) -> Codec:
     return "gzip" if name.endswith(".gz") else "zstd" if name.endswith((".zst", ".zstd")) else "none"
 
 
-def read_jsonl(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+def read_jsonl(
+    piece: Piece, fields: Fields, largest: int = LARGEST_RECORD, wanted: Wanted | None = None
+) -> Iterator[Outcome]:
     """Read the JSON lines of a piece. A line without text, of another type or that is no JSON is set aside."""
     if piece.start == 0:
         check_jsonl(piece.url, piece.path, fields)
@@ -46,7 +48,8 @@ def read_jsonl(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) -> I
         codec = codec_of(piece.path)
         lines = plain_lines(file, piece, largest) if codec == "none" else packed_lines(file, codec, largest)
         for line in lines:
-            _add_line(rows, line, fields)
+            if wanted is None or wanted(line.place, line.body):
+                _add_line(rows, line, fields)
             if rows.full:
                 yield from rows.take()
     yield from rows.take()

@@ -6,7 +6,7 @@ its bytes. What is damaged never hides what lies behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import pyarrow as pa
@@ -15,36 +15,54 @@ import pyarrow.parquet as pq
 from .. import InputError, StoreError
 from .files import FileEntry, detect_format, list_files, open_input
 from .lines import check_jsonl, codec_of, read_jsonl
-from .rows import LARGEST_RECORD, Fields, Piece
+from .rows import LARGEST_RECORD, Fields, Piece, Wanted
 from .step import Outcome
 from .tables import check_schema, read_parquet, read_text
 from .warc import read_warc
 from .warc_cuts import find_cuts
 
-__all__ = ["Fields", "FileEntry", "Piece", "check_fields", "detect_format", "list_files", "read", "split"]
+__all__ = ["Fields", "FileEntry", "Piece", "Wanted", "check_fields", "detect_format", "list_files", "read", "split"]
 
 FORMATS = ("warc", "jsonl", "parquet", "text")
 
 
-def read(piece: Piece, fields: Fields | None = None, *, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+def read(
+    piece: Piece, fields: Fields | None = None, *, largest: int = LARGEST_RECORD, wanted: Wanted | None = None
+) -> Iterator[Outcome]:
     """Read one piece as batches of the document schema, with reasons and errors.
 
-    Records beyond `largest` bytes when decoded are set aside. Raises InputError where the file cannot be opened, has
+    Records beyond `largest` bytes when decoded are set aside. `wanted` is asked for each record, by its place and its
+    bytes as they lie in the file (of Parquet and text, its text): what it does not want is passed over, of WARC and
+    JSON lines before it is decoded. Raises InputError where the file cannot be opened, has
     changed since it was listed, or lacks a mapped field; StoreError where its store fails.
     """
     fields = fields or Fields()
     if piece.size == 0:
         return
     if piece.format == "warc":
-        yield from read_warc(piece, largest)
+        yield from read_warc(piece, largest, wanted)
     elif piece.format == "jsonl":
-        yield from read_jsonl(piece, fields, largest)
+        yield from read_jsonl(piece, fields, largest, wanted)
     elif piece.format == "parquet":
-        yield from read_parquet(piece, fields, largest)
+        yield from chosen(read_parquet(piece, fields, largest), wanted)
     elif piece.format == "text":
-        yield from read_text(piece, largest)
+        yield from chosen(read_text(piece, largest), wanted)
     else:
         raise InputError(f"{piece.format!r} is not a format that can be read; one of {', '.join(FORMATS)} is")
+
+
+def chosen(outcomes: Iterable[Outcome], wanted: Wanted | None) -> Iterator[Outcome]:
+    """Leave out what is not wanted."""
+    for outcome in outcomes:
+        if wanted is None:
+            yield outcome
+            continue
+        places, texts = (outcome.batch.column(name).to_pylist() for name in ("place", "text"))
+        stays = pa.array(
+            [wanted(place, (text or "").encode()) for place, text in zip(places, texts, strict=True)], pa.bool_()
+        )
+        errors, raw = (None if column is None else column.filter(stays) for column in (outcome.errors, outcome.raw))
+        yield Outcome(outcome.batch.filter(stays), outcome.reasons.filter(stays), errors, raw)
 
 
 def check_fields(entry: FileEntry, format: str, fields: Fields) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from .step import Outcome
 RAW_BYTES = 1 << 20
 #: Bytes a record may have when decoded; what is larger (a decompression bomb) is set aside, so that memory is bounded.
 LARGEST_RECORD = 256 << 20
+#: Asked for each record, by its place and its bytes: whether it is read.
+Wanted = Callable[[int, bytes], bool]
 _STRINGS = ("source_id", "url", "text", "html", "language", "metadata")
 
 

@@ -16,7 +16,7 @@ from .. import RunError
 from .files import open_input
 from .inflate import MAGIC, Codec, Damage, Data, Event, MemberEnd, decompress
 from .pages import page_row
-from .rows import LARGEST_RECORD, RAW_BYTES, Piece, Rows
+from .rows import LARGEST_RECORD, RAW_BYTES, Piece, Rows, Wanted
 from .step import Outcome
 
 HEADER_BYTES = 1 << 20
@@ -40,7 +40,7 @@ class Frame:
     error: str | None = None
 
 
-def read_warc(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
+def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None = None) -> Iterator[Outcome]:
     """Read the records that begin in a piece: a row for each response record and for each damaged place.
 
     `place` is where the row begins in the file as it is stored: a plain record's own offset, the offset of the gzip
@@ -51,13 +51,14 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
     with open_input(piece.url, piece.size) as file:
         codec = codec_of(file, piece.start)
         for frame in _within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
-            place = max(offset_of(frame, codec), last + 1)
-            if frame.error is not None:
-                rows.quarantine(place, frame.error, frame.body)
-            elif _RESPONSE.search(frame.body, 0, frame.body.find(b"\r\n\r\n") + 2):
-                page_row(rows, place, frame.body, largest)
-            else:
+            if frame.error is None and not _RESPONSE.search(frame.body, 0, frame.body.find(b"\r\n\r\n") + 2):
                 continue
+            place = max(offset_of(frame, codec), last + 1)
+            if wanted is None or wanted(place, frame.body):
+                if frame.error is not None:
+                    rows.quarantine(place, frame.error, frame.body)
+                else:
+                    page_row(rows, place, frame.body, largest)
             if 0 <= piece.end <= place:
                 raise _miscut(piece, f"records share gzip members, and one counts as byte {place}")
             last = place
