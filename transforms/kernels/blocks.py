@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from . import inlined, kernel
-from .text import ALPHA, BREAK, CLOSER, DIGIT, FULL_WIDTH_END, RETURN, SPACE, SYMBOL, TERMINAL, Int, code_point
+from .text import ALPHA, RETURN, SPACE, Int, code_point
 
 WIDTH = 64
 PAST = 66  # bytes that may be read past the place where a block begins
@@ -79,6 +79,19 @@ def strange(typing: Any, data: Any, at: Any) -> Any:
     return _answer(data, types.literal(0), types.literal(31), 0, "signed")
 
 
+@intrinsic  # type: ignore[misc]
+def move(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
+    """Copy 64 bytes from one address to another, at a place of each."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, start, target, place = arguments
+        held = builder.load(builder.bitcast(builder.gep(source, [start]), _BYTES.as_pointer()), align=1)
+        builder.store(held, builder.bitcast(builder.gep(target, [place]), _BYTES.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64, out, types.int64), generate
+
+
 def _bit_count(name: str) -> Any:
     def typed(typing: Any, mask: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -128,7 +141,8 @@ def readable(data: NDArray[np.uint8], at: Int, end: Int, room: NDArray[np.uint8]
     """Give a text where `PAST` bytes may be read past its end: where it lies, or copied to `room`."""
     if end + PAST <= len(data):
         return bare(data), at, end
-    room[: end - at] = data[at:end]
+    for step in range(end - at):
+        room[step] = data[at + step]
     return bare(room), np.int64(0), end - at
 
 
@@ -143,9 +157,7 @@ Block = tuple[Mask, Mask, Mask, Mask, Mask, Mask, Mask, Mask, Mask, Mask, Mask, 
 
 
 @kernel
-def odd_marks(
-    data: Bare, at: Int, end: Int, odd: Mask, newline: Mask, spill: Int, classes: Bare
-) -> Odd:
+def odd_marks(data: Bare, at: Int, end: Int, odd: Mask, newline: Mask, spill: Int, classes: Bare) -> Odd:
     """Go through the odd bytes of a block code point by code point.
 
     A code point of which a part lies in the next block is looked at here, and `spill` says there what it is.
@@ -202,8 +214,8 @@ def read(data: Bare, at: Int, end: Int, spill: Int, classes: Bare) -> Block:
     joined = tails = covered = closers = ends = wide = NONE
     ellipses = np.int64(0)
     if odd or spill:
-        covered, spaces, ended, joined, tails, alphas, digits, symbols, closers, ends, wide, ellipses, spill = odd_marks(
-            data, at, end, odd, newline, spill, classes
+        covered, spaces, ended, joined, tails, alphas, digits, symbols, closers, ends, wide, ellipses, spill = (
+            odd_marks(data, at, end, odd, newline, spill, classes)
         )
         plain = ~covered
         white, newline = white & plain | spaces, newline & plain

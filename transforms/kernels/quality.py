@@ -1,6 +1,6 @@
-"""Counts behind Gopher's quality rules and FineWeb's own, each in one pass: Gopher 330, FineWeb 580 MB/s a core.
+"""Counts behind Gopher's quality rules, in one pass over blocks of 64 bytes: XXX MB/s a core.
 
-Kernels count; they never divide. The shares and thresholds stand in `transforms/gopher.py` and `transforms/fineweb.py`.
+Kernels count; they never divide. The shares and thresholds stand in `transforms/gopher.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import inlined, kernel
-from .blocks import NONE, ONE, TOP, WIDTH, Bare, Mask, bare, below, count, leading, lowest, reach, read, readable, spare, within
-from .text import BREAK, SPACE, TERMINAL, Int, code_point, repeated, stripped, table_size
+from .blocks import (
+    NONE,
+    ONE,
+    TOP,
+    WIDTH,
+    Bare,
+    Mask,
+    bare,
+    below,
+    count,
+    leading,
+    lowest,
+    reach,
+    read,
+    readable,
+    spare,
+    within,
+)
+from .text import BREAK, SPACE, Int, code_point, stripped
 
 #: Columns of `gopher_counts`.
 GOPHER = (
@@ -25,15 +42,12 @@ GOPHER = (
     "ellipsis_lines",
     "stop_words",
 )
-#: Columns of `fineweb_counts`.
-FINEWEB = ("words", "lines", "ended_lines", "short_lines", "repeated_characters", "characters", "newlines")
 
 #: Sorted stop words: those of first byte b are `first[b]` to `first[b + 1]`, word i is `marks[start[i] : start[i +
 #: 1]]`.
 StopWords = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]
 
-_HASH, _DOT, _DASH, _NEWLINE, _ELLIPSIS = 35, 46, 45, 10, 0x2026
-_NONSYMBOL = 256  # beside the class bits: a word has a code point that is no SYMBOL
+_HASH, _DOT, _DASH = 35, 46, 45
 
 
 @kernel
@@ -97,7 +111,9 @@ def _stop_words(
         while matches:
             place = at + lowest(matches) - length
             matches &= matches - ONE
-            if place < start or (length > WIDTH and place > start and stripped(data, start, place, classes)[1] == place):
+            if place < start or (
+                length > WIDTH and place > start and stripped(data, start, place, classes)[1] == place
+            ):
                 continue
             word = _stop_word(data, place, length, stop_words)
             if word >= 0 and not found[word]:
@@ -207,11 +223,12 @@ def _gopher_row(
             data, at, end, spill, classes
         )
         starts, ends, ink, letter, meaning, begun = _count_words(
-            white, ~(white | tails), letters, nonsymbol, (ink, letter, meaning, begun), counts)
+            white, ~(white | tails), letters, nonsymbol, (ink, letter, meaning, begun), counts
+        )
         _stop_words(data, start, at, (starts, before), ends, classes, stop_words, missing, longest, found)
         lines = breaks << ONE | fresh
         firsts, first = reach(white, lines, first)
-        dots = within(data, at, 46, 46) & ~(covered | white)
+        dots = within(data, at, _DOT, _DOT) & ~(covered | white)
         threes = dots & (dots << ONE | dots_before >> TOP) & (dots << np.uint64(2) | dots_before >> np.uint64(62))
         tips = threes
         if covered:
@@ -219,10 +236,10 @@ def _gopher_row(
             counts[7] += _bullets(data, at, end, firsts & covered)
         if threes or tips or tip:
             free = _count_dots(data, start, at, end, threes, (tips << ONE | tip) & ends, free, classes, counts)
-        counts[4] += count(within(data, at, 35, 35) & ~(covered | white))
+        counts[4] += count(within(data, at, _HASH, _HASH) & ~(covered | white))
         counts[5] += ellipses
         counts[6] += count(breaks & ~joined)
-        counts[7] += count(firsts & within(data, at, 45, 45))
+        counts[7] += count(firsts & within(data, at, _DASH, _DASH))
         if at + WIDTH > end:  # the last line may have no break
             counts[6] += np.int64(~(lines >> np.uint64(end - at)) & ONE)
         before, dots_before, tip, fresh = starts, dots, tips >> TOP, breaks >> TOP
@@ -244,102 +261,12 @@ def gopher_counts(
         longest = max(longest, bounds[word + 1] - bounds[word])
     missing = np.empty(longest + 1, np.int64)  # scratch: how many of each length are not found
     for row in range(rows):
-        missing[:], found[:] = 0, 0
+        missing[:] = 0
         for word in range(len(found)):
+            found[word] = 0
             missing[bounds[word + 1] - bounds[word]] += 1
         text, start, end = readable(data, offsets[row], offsets[row + 1], room)
         _gopher_row(text, start, end, bare(classes), words, bare(missing), longest, bare(found), bare(counts[row:]))
-        counts[row, 9] = found.sum()
-    return counts
-
-
-@kernel
-def _most_newlines(offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> Int:
-    """Count the newlines of the row that has most: what scratch for lines must hold."""
-    most = 0
-    for row in range(len(offsets) - 1):
-        count = 0
-        for at in range(offsets[row], offsets[row + 1]):
-            count += data[at] == _NEWLINE
-        most = max(most, count)
-    return most
-
-
-@kernel
-def _line(
-    data: Bare, start: Int, end: Int, characters: Int, last: Int, short: Int,
-    classes: Bare, spans: Bare, lines: Int, counts: Bare,
-) -> None:
-    """List a line that is not blank, whose last code point begins at `last`."""
-    spans[3 * lines], spans[3 * lines + 1], spans[3 * lines + 2] = start, end, characters
-    counts[2] += classes[code_point(data, last, end)[0]] & TERMINAL != 0
-    counts[3] += characters <= short
-
-
-@kernel
-def _fineweb_row(
-    data: Bare,
-    start: Int,
-    end: Int,
-    classes: Bare,
-    short: Int,
-    spans: Bare,
-    counts: Bare,
-) -> Int:
-    """Count one document but its repeated lines, and list its lines: first byte, end, code points."""
-    at = start
-    spill = lines = points = blank = np.int64(0)
-    ink = NONE
-    inked, last, begun = start - 1, start, np.int64(0)  # the last byte of ink, the last head, points before the line
-    while at <= end:
-        white, _, _, newline, tails, _, _, _, _, _, _, _, _, spill = read(data, at, end, spill, classes)
-        live = below(end - at)
-        heads = live & ~tails
-        counts[0] += count(white & (~white << ONE | ink))
-        counts[6] += count(newline)
-        cuts = newline
-        if at + WIDTH > end:
-            cuts |= ONE << np.uint64(end - at)
-        while cuts:
-            under = (cuts & (NONE - cuts)) - ONE
-            place = at + lowest(cuts)
-            if ~white & under:
-                inked = at + 63 - leading(~white & under)
-            if heads & under:
-                last = at + 63 - leading(heads & under)
-            here = points + count(heads & under)
-            if inked >= start:
-                _line(data, start, place, here - begun, last, short, classes, spans, lines, counts)
-                lines += 1
-            begun, start = here + 1, place + 1
-            cuts &= cuts - ONE
-        if ~white:
-            inked = at + 63 - leading(~white)
-        if heads:
-            last = at + 63 - leading(heads)
-        points += count(heads)
-        ink = ~white >> TOP
-        at += WIDTH
-    counts[1], counts[5] = lines, points - counts[6]
-    return lines
-
-
-@kernel
-def fineweb_counts(
-    offsets: NDArray[np.int64], data: NDArray[np.uint8], classes: NDArray[np.uint8], short: Int
-) -> NDArray[np.int64]:
-    """Count what FineWeb's rules look at: (rows, len(FINEWEB)).
-
-    Lines are cut at newlines alone; blank ones do not count; those of at most `short` code points are short.
-    """
-    rows = len(offsets) - 1
-    counts, room = np.zeros((rows, 7), np.int64), spare(offsets, data)
-    scratch = _most_newlines(offsets, data) + 1
-    spans = np.empty((scratch, 3), np.int64)
-    hashes = np.empty(scratch, np.uint64)
-    slots = np.empty(table_size(scratch), np.int32)
-    for row in range(rows):
-        text, start, end = readable(data, offsets[row], offsets[row + 1], room)
-        lines = _fineweb_row(text, start, end, bare(classes), short, bare(spans), bare(counts[row:]))
-        counts[row, 4] = repeated(text, spans, lines, hashes, slots)[1]
+        for word in range(len(found)):
+            counts[row, 9] += found[word]
     return counts
