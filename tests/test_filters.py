@@ -18,10 +18,11 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from penstock.transforms import c4, fineweb, gopher
+from penstock.transforms import c4, fineweb, gopher, gopher_repetition
 from penstock.transforms.c4 import C4Quality
 from penstock.transforms.fineweb import FineWebQuality
-from penstock.transforms.gopher import GopherQuality, GopherRepetition
+from penstock.transforms.gopher import GopherQuality
+from penstock.transforms.gopher_repetition import GopherRepetition
 from penstock.transforms.kernels import text as marks
 from penstock.transforms.step import Filter, Step
 
@@ -80,7 +81,7 @@ def test_the_golden_decisions_name_every_rule() -> None:
     assert len(rules - {None, "division by zero"}) == 10 + 13 + 3 + 5
 
 
-@pytest.mark.parametrize("module", [gopher, c4, fineweb], ids=lambda module: str(module.__name__))
+@pytest.mark.parametrize("module", [gopher, gopher_repetition, c4, fineweb], ids=lambda module: str(module.__name__))
 def test_examples_in_docstrings(module: ModuleType) -> None:
     tried = doctest.testmod(module)
     assert tried.attempted >= 2

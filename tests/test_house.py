@@ -35,7 +35,7 @@ GUESTS = {
     "trafilatura": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash"}
+STEP_MODULES = {"gopher", "gopher_repetition", "c4", "fineweb", "language", "extract", "minhash"}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .c4 import C4Quality
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
-    from .gopher import GopherQuality, GopherRepetition
+    from .gopher import GopherQuality
+    from .gopher_repetition import GopherRepetition
     from .language import LanguageId
     from .minhash import MinHash
 
@@ -19,7 +20,7 @@ STEPS = {
     "ExtractHtml": "extract",
     "LanguageId": "language",
     "GopherQuality": "gopher",
-    "GopherRepetition": "gopher",
+    "GopherRepetition": "gopher_repetition",
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",

@@ -9,12 +9,11 @@ as far as a document needs.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
+from .grams import PREFIX, join_grams, lay_out_words, number_words, slot_of, top_joined
 from .text import GOLDEN, MIX, SPACE, Int, code_point, load64, repeated, same_bytes, segments, stripped, table_size
 
 #: Columns of `repetition_counts`.
@@ -29,13 +28,6 @@ REPETITION = (
     *(f"top_{n}_gram_characters" for n in range(2, 5)),
     *(f"repeated_{n}_gram_characters" for n in range(5, 11)),
 )
-_PREFIX = 16  # bytes
-
-
-@kernel
-def _slot(value: Any, size: Int) -> Int:
-    """Choose where in a table of `size` slots the search for a hash begins."""
-    return np.int64(((value ^ (value >> np.uint64(29))) * GOLDEN) >> np.uint64(32)) & (size - 1)
 
 
 @kernel
@@ -85,86 +77,8 @@ def _lay_out(
         hashes[words], powers[words] = value, power
         words += 1
     starts[words], characters[words] = size, total
-    stream[size : size + _PREFIX] = 0
+    stream[size : size + PREFIX] = 0
     return words
-
-
-@kernel
-def _number_words(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    words: Int,
-    ids: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    where: NDArray[np.int32],
-    slots: NDArray[np.int32],
-) -> None:
-    """Give equal words equal numbers, in the order in which they first appear, and count them."""
-    size = table_size(words)
-    slots[:size] = 0
-    known = 0
-    for word in range(words):
-        value, start = hashes[word], starts[word]
-        length = starts[word + 1] - start
-        slot = _slot(value, size)
-        while slots[slot] != 0:
-            other = np.int64(where[slots[slot] - 1])
-            begin = starts[other]
-            alike = hashes[other] == value and starts[other + 1] - begin == length
-            if alike and same_bytes(stream, begin, start, length):
-                break
-            slot = (slot + 1) & (size - 1)
-        if slots[slot] == 0:
-            where[known], counts[known] = word, 0
-            known += 1
-            slots[slot] = known
-        ids[word] = slots[slot] - 1
-        counts[slots[slot] - 1] += 1
-
-
-@kernel
-def _join(
-    ids: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    grams: Int,
-    joined: NDArray[np.int32],
-    where: NDArray[np.int32],
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-) -> Int:
-    """Number the (n + 1)-grams whose two n-grams both stand more than once, in place; -1 elsewhere; count to `joined`.
-
-    ids[i] is the number of the n-gram at word i or -1, `grams` how many (n + 1)-grams there are. The pair of numbers is
-    the key, so equal keys are equal n-grams.
-    """
-    candidates = np.int64(0)  # not a bare 0: `table_size` would be compiled once more
-    twice = ids[0] >= 0 and counts[ids[0]] > 1
-    for word in range(grams):
-        before = twice
-        twice = ids[word + 1] >= 0 and counts[ids[word + 1]] > 1
-        candidates += before and twice
-    size = table_size(candidates)
-    slots[:size] = 0
-    known = 0
-    twice = ids[0] >= 0 and counts[ids[0]] > 1
-    for word in range(grams):
-        before = twice
-        twice = ids[word + 1] >= 0 and counts[ids[word + 1]] > 1
-        if not (before and twice):
-            ids[word] = -1
-            continue
-        key = np.uint64(ids[word]) << np.uint64(32) | np.uint64(ids[word + 1])
-        slot = _slot(key * MIX, size)
-        while slots[slot] != 0 and keys[slots[slot] - 1] != key:
-            slot = (slot + 1) & (size - 1)
-        if slots[slot] == 0:
-            keys[known], where[known], joined[known] = key, word, 0
-            known += 1
-            slots[slot] = known
-        ids[word] = slots[slot] - 1
-        joined[slots[slot] - 1] += 1
-    return known
 
 
 @kernel
@@ -189,10 +103,10 @@ def _candidates(
         key = (load64(stream, start) * MIX ^ load64(stream, start + 8)) * GOLDEN
         key ^= key >> np.uint64(32)
         keys[word] = key
-        slot = _slot(key, size)
+        slot = slot_of(key, size)
         while slots[slot] != 0 and keys[slots[slot] - 1] != key:
             slot = (slot + 1) & (size - 1)
-        chosen[word] = starts[word + 5] - start < _PREFIX
+        chosen[word] = starts[word + 5] - start < PREFIX
         if slots[slot] == 0:
             slots[slot] = word + 1
         else:
@@ -233,7 +147,7 @@ def _scan(
             continue
         value, start = values[item], starts[word]
         length = starts[word + n] - start
-        slot = _slot(value, size)
+        slot = slot_of(value, size)
         while slots[slot] != 0:
             other = np.int64(slots[slot]) - 1
             begin = starts[chosen[other]]
@@ -263,7 +177,7 @@ def _top_grams(
 ) -> None:
     """For n of 2, 3, 4: the length (words and single spaces) of the most frequent n-gram, times how often it stands."""
     for n in range(2, min(words, 4) + 1):
-        known = _join(ids, counts, words - n + 1, joined, where, keys, slots)
+        known = join_grams(ids, counts, words - n + 1, joined, where, keys, slots)
         counts, joined = joined, counts
         times: Int = 1  # where none stands twice, the first is the most frequent
         begin: Int = 0
@@ -303,10 +217,31 @@ def _repeated_grams(
 
 
 @kernel
+def _count_segments(
+    data: NDArray[np.uint8],
+    at: Int,
+    end: Int,
+    classes: NDArray[np.uint8],
+    spans: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    counts: NDArray[np.int64],
+) -> None:
+    """Count a document's code points, and its repeated paragraphs and lines."""
+    for byte in range(at, end):
+        counts[0] += (data[byte] & 0xC0) != 0x80
+    first, last = stripped(data, at, end, classes)
+    counts[1] = segments(data, first, last, np.int64(2), spans)
+    counts[2], counts[3] = repeated(data, spans, counts[1], hashes, slots)
+    counts[4] = segments(data, at, end, np.int64(1), spans)
+    counts[5], counts[6] = repeated(data, spans, counts[4], hashes, slots)
+
+
+@kernel
 def repetition_counts(
     offsets: NDArray[np.int64], data: NDArray[np.uint8], classes: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Count what Gopher's repetition rules look at: (rows, len(REPETITION))."""
+    """Count what Gopher's repetition rules look at in words between white space: (rows, len(REPETITION))."""
     rows = len(offsets) - 1
     counts = np.zeros((rows, 16), np.int64)
     longest = 0
@@ -315,23 +250,61 @@ def repetition_counts(
     most = longest // 2 + 2  # words, and no less than lines
     spans = np.empty((most, 3), np.int64)
     slots = np.empty(table_size(most), np.int32)
-    stream = np.empty(longest + _PREFIX, np.uint8)
+    stream = np.empty(longest + PREFIX, np.uint8)
     starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
     hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
     ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
     one, other = np.empty(most, np.int32), np.empty(most, np.int32)
     for row in range(rows):
         at, end = offsets[row], offsets[row + 1]
-        for byte in range(at, end):
-            counts[row, 0] += (data[byte] & 0xC0) != 0x80
-        first, last = stripped(data, at, end, classes)
-        counts[row, 1] = segments(data, first, last, np.int64(2), spans)
-        counts[row, 2], counts[row, 3] = repeated(data, spans, counts[row, 1], hashes, slots)
-        counts[row, 4] = segments(data, at, end, np.int64(1), spans)
-        counts[row, 5], counts[row, 6] = repeated(data, spans, counts[row, 4], hashes, slots)
+        _count_segments(data, at, end, classes, spans, hashes, slots, counts[row])
         words = _lay_out(data, at, end, classes, stream, starts, characters, hashes, powers)
         if words > 1:
-            _number_words(stream, starts, hashes, words, ids, one, where, slots)
+            number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
+            _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
+        if words > 4:
+            _repeated_grams(stream, starts, characters, words, hashes, powers, keys, slots, ids, counts[row, 10:16])
+    return counts
+
+
+@kernel
+def repetition_counts_of(
+    offsets: NDArray[np.int64],
+    data: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    body: NDArray[np.uint8],
+) -> NDArray[np.int64]:
+    """Count what Gopher's repetition rules look at in given words (see `words.Words`): (rows, len(REPETITION))."""
+    counts = np.zeros((len(offsets) - 1, 16), np.int64)
+    longest = size = most = np.int64(0)
+    for row in range(len(offsets) - 1):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+        most = max(most, rows[row + 1] - rows[row])
+        own = np.int64(0)
+        for word in range(rows[row], rows[row + 1]):
+            own += ends[word] - firsts[word]
+        size = max(size, own)
+    most = max(most, longest) + 2  # words, and no less than lines
+    spans = np.empty((most, 3), np.int64)
+    slots = np.empty(table_size(most), np.int32)
+    stream = np.empty(size + PREFIX, np.uint8)
+    starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
+    hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
+    ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
+    one, other = np.empty(most, np.int32), np.empty(most, np.int32)
+    for row in range(len(offsets) - 1):
+        _count_segments(data, offsets[row], offsets[row + 1], classes, spans, hashes, slots, counts[row])
+        words, first = rows[row + 1] - rows[row], rows[row]
+        spaced = lay_out_words(
+            body, firsts[first : first + words], ends[first : first + words], stream, starts, characters, hashes, powers
+        )
+        if words > 1 and spaced:
+            top_joined(stream, starts, characters, words, keys, slots, counts[row, 7:10])
+        elif words > 1:
+            number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
             _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
         if words > 4:
             _repeated_grams(stream, starts, characters, words, hashes, powers, keys, slots, ids, counts[row, 10:16])
