@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -32,7 +32,7 @@ _BYTES, _NUMBER = ir.VectorType(ir.IntType(8), WIDTH), ir.IntType(WIDTH)
 _ELLIPSIS = 0x2026
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def bare(typing: Any, array: Any) -> Any:
     """Give an array's address, indexed as it is; the array must be used again where the address no longer is.
 
@@ -45,9 +45,8 @@ def bare(typing: Any, array: Any) -> Any:
     return types.CPointer(array.dtype)(array), generate
 
 
-def _answer(data: Any, low: Any, high: Any, fold: int, order: str) -> Any:
-    """Say how to load 64 bytes, set the bits `fold` in each and tell those from `low` to `high`."""
-    least, most = low.literal_value, high.literal_value
+def _answer(data: Any, least: int, most: int, fold: int, order: str, *constants: Any) -> Any:
+    """Say how to load 64 bytes, set the bits `fold` in each and tell those from `least` to `most`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.gep(arguments[0], [arguments[1]])
@@ -58,28 +57,28 @@ def _answer(data: Any, low: Any, high: Any, fold: int, order: str) -> Any:
         compare = builder.icmp_signed if order == "signed" else builder.icmp_unsigned
         return builder.bitcast(compare("<=", held, bound), _NUMBER)
 
-    return types.uint64(data, types.int64, low, high), generate
+    return types.uint64(data, types.int64, *constants), generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def within(typing: Any, data: Any, at: Any, low: Any, high: Any) -> Any:
     """Ask of the 64 bytes from `at` on: is it from `low` to `high`?"""
-    return _answer(data, low, high, 0, "unsigned")
+    return _answer(data, low.literal_value, high.literal_value, 0, "unsigned", low, high)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def folded(typing: Any, data: Any, at: Any, low: Any, high: Any) -> Any:
     """Ask of the 64 bytes from `at` on: is it a letter from `low` to `high` (small letters), small or capital?"""
-    return _answer(data, low, high, 32, "unsigned")
+    return _answer(data, low.literal_value, high.literal_value, 32, "unsigned", low, high)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def strange(typing: Any, data: Any, at: Any) -> Any:
     """Ask of the 64 bytes from `at` on: is it no ASCII, or a control character?"""
-    return _answer(data, types.literal(0), types.literal(31), 0, "signed")
+    return _answer(data, 0, 31, 0, "signed")
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def move(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
     """Copy 64 bytes from one address to another, at a place of each."""
 

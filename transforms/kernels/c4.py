@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import kernel
 from .blocks import ONE, PAST, WIDTH, Bare, bare, below, lowest, move, readable, spare
 from .c4_masks import BRACKETS, FIELDS, LINES, LONG, PHRASES, SENTENCES, WORDS, inked_part, scan, total
-from .phrases import CURLY, JAVASCRIPT, LOREM, POLICY, phrase
+from .c4_phrases import CURLY, JAVASCRIPT, LOREM, POLICY, phrase
 from .text import DIGIT, NEWLINE, Int, code_point, stripped
 
 #: Columns of `c4_clean`'s counts; `…_line` is the number, from 1, of the first such line, 0 where there is none.

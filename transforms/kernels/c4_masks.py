@@ -9,7 +9,7 @@ import numpy as np
 
 from . import inlined, kernel
 from .blocks import NONE, ONE, TOP, WIDTH, Bare, Mask, below, count, leading, lowest, reach, read, within
-from .phrases import candidates
+from .c4_phrases import candidates
 from .text import Int
 
 #: What `scan` writes of each block: ink; where lines end; where words begin; where words end that are too long; where

@@ -111,10 +111,12 @@ def _stop_words(
         while matches:
             place = at + lowest(matches) - length
             matches &= matches - ONE
-            if place < start or (
-                length > WIDTH and place > start and stripped(data, start, place, classes)[1] == place
-            ):
+            if place < start:
                 continue
+            if length > WIDTH:
+                first, last = stripped(data, start, place, classes)
+                if first < last == place:  # no space before it
+                    continue
             word = _stop_word(data, place, length, stop_words)
             if word >= 0 and not found[word]:
                 found[word] = 1

@@ -138,29 +138,6 @@ def stripped(data: NDArray[np.uint8], start: Int, end: Int, classes: NDArray[np.
 
 
 @kernel
-def segments(data: NDArray[np.uint8], at: Int, end: Int, least: Int, spans: NDArray[np.int64]) -> Int:
-    """Cut at runs of at least so many newlines, as `re.split` does: a newline at an end leaves an empty segment."""
-    count, start, characters = 0, at, 0
-    while at < end:
-        if data[at] == NEWLINE:
-            run = at
-            while run < end and data[run] == NEWLINE:
-                run += 1
-            if run - at >= least:
-                spans[count, 0], spans[count, 1], spans[count, 2] = start, at, characters
-                count += 1
-                start, characters = run, 0
-            else:
-                characters += run - at
-            at = run
-        else:
-            characters += (data[at] & 0xC0) != 0x80
-            at += 1
-    spans[count, 0], spans[count, 1], spans[count, 2] = start, end, characters
-    return count + 1
-
-
-@kernel
 def load64(data: NDArray[np.uint8], at: Int) -> Any:
     """Read eight bytes as one little-endian number; the compiler makes one load of it."""
     first = np.uint64(at)
