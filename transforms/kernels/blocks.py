@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from . import inlined, kernel
-from .text import ALPHA, RETURN, SPACE, Int, code_point
+from .text import ALPHA, NEWLINE, RETURN, SPACE, Int, code_point
 
 WIDTH = 64
 PAST = 66  # bytes that may be read past the place where a block begins
@@ -29,7 +29,7 @@ Bare = Any
 Mask = Any
 
 _BYTES, _NUMBER = ir.VectorType(ir.IntType(8), WIDTH), ir.IntType(WIDTH)
-_ELLIPSIS = 0x2026
+_TAB, _SPACE, _0, _9, _A, _Z, _ELLIPSIS = 9, 32, 48, 57, 97, 122, 0x2026
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -91,19 +91,18 @@ def move(typing: Any, data: Any, at: Any, out: Any, to: Any) -> Any:
     return types.void(data, types.int64, out, types.int64), generate
 
 
-def _bit_count(name: str) -> Any:
+def _of_bits(name: str, *options: Any) -> Any:
     def typed(typing: Any, mask: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            value = arguments[0]
-            return getattr(builder, name)(value) if name == "ctpop" else getattr(builder, name)(value, ir.IntType(1)(0))
+            return getattr(builder, name)(arguments[0], *options)
 
         return types.int64(types.uint64), generate
 
-    typed.__name__ = name
     return intrinsic(typed)
 
 
-count, lowest, leading = _bit_count("ctpop"), _bit_count("cttz"), _bit_count("ctlz")
+#: How many places a mask has; the lowest of them; how many there are above the highest. Of none: 0, 64, 64.
+count, lowest, leading = _of_bits("ctpop"), _of_bits("cttz", ir.IntType(1)(0)), _of_bits("ctlz", ir.IntType(1)(0))
 
 
 @kernel
@@ -199,16 +198,16 @@ def odd_marks(data: Bare, at: Int, end: Int, odd: Mask, newline: Mask, spill: In
 def read(data: Bare, at: Int, end: Int, spill: Int, classes: Bare) -> Block:
     """Read the block at a place of a text that ends at `end`; what is not asked for costs nothing.
 
-    `data` must hold `PAST` bytes more (`padded`); spill: of the block before, 0 at the beginning.
+    `PAST` bytes past the place must be there to read (`readable`); spill: of the block before, 0 at the beginning.
     """
     live = below(end - at)
-    newline = within(data, at, 10, 10)
-    blank = newline | within(data, at, 9, 9)
-    white = blank | within(data, at, 32, 32) | ~live
+    newline = within(data, at, NEWLINE, NEWLINE)
+    blank = newline | within(data, at, _TAB, _TAB)
+    white = blank | within(data, at, _SPACE, _SPACE) | ~live
     newline &= live
     odd = strange(data, at) & ~blank & live
-    letters = folded(data, at, 97, 122) & live
-    inked = letters | within(data, at, 48, 57) & live
+    letters = folded(data, at, _A, _Z) & live
+    inked = letters | within(data, at, _0, _9) & live
     words, breaks = inked, newline
     joined = tails = covered = closers = ends = wide = NONE
     ellipses = np.int64(0)

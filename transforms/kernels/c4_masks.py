@@ -19,7 +19,8 @@ FIELDS = np.int64(8)  # numbers a block: a line of the processor's cache
 #: What one block tells the next of sentences.
 Carry = tuple[Mask, Mask, Mask, Mask, Mask, Mask]
 
-_OPEN = ord("[")
+_OPEN, _DOT, _CALL, _ASK = map(ord, "[.!?")
+_QUOTE, _APOSTROPHE, _PAREN, _BRACKET, _BRACE = map(ord, "\"')]}")
 
 
 @inlined
@@ -49,13 +50,15 @@ def _cuts(
     before, whether it ends in letter or digit, in such a letter, in a full stop, in a mark; and two carries of `reach`.
     """
     joined, lone, dotted, marked, initial, closing = carry
-    dots = within(data, at, 46, 46) & plain
+    dots = within(data, at, _DOT, _DOT) & plain
     alone = letters & ~tails & ~(inked << ONE | joined)
     initials, initial = reach(tails, alone << ONE | lone, initial)
-    marks = (within(data, at, 33, 33) | within(data, at, 63, 63)) & plain | ends
+    marks = (within(data, at, _CALL, _CALL) | within(data, at, _ASK, _ASK)) & plain | ends
     marks |= dots & ~(dots << ONE | dotted | initials)
-    shut = within(data, at, 34, 34) | within(data, at, 39, 39) | within(data, at, 41, 41)
-    shut |= within(data, at, 93, 93) | within(data, at, 125, 125)
+    shut = (
+        within(data, at, _QUOTE, _QUOTE) | within(data, at, _APOSTROPHE, _APOSTROPHE) | within(data, at, _PAREN, _PAREN)
+    )
+    shut |= within(data, at, _BRACKET, _BRACKET) | within(data, at, _BRACE, _BRACE)
     after, closing = reach(shut & plain | closers, marks << ONE | marked, closing)
     return after, (inked >> TOP, alone >> TOP, dots >> TOP, marks >> TOP, initial, closing)
 

@@ -26,35 +26,11 @@ def _newlines(data: Bare, at: Int, end: Int) -> Int:
 
 
 @kernel
-def _line(
-    data: Bare,
-    start: Int,
-    end: Int,
-    characters: Int,
-    last: Int,
-    short: Int,
-    classes: Bare,
-    spans: Bare,
-    lines: Int,
-    counts: Bare,
-) -> None:
-    """List a line that is not blank, whose last code point begins at `last`."""
-    spans[3 * lines], spans[3 * lines + 1], spans[3 * lines + 2] = start, end, characters
-    counts[2] += classes[code_point(data, last, end)[0]] & TERMINAL != 0
-    counts[3] += characters <= short
+def _fineweb_row(data: Bare, start: Int, end: Int, classes: Bare, short: Int, spans: Bare, counts: Bare) -> Int:
+    """Count one document but its repeated lines, and list its lines, three numbers each: first byte, end, code points.
 
-
-@kernel
-def _fineweb_row(
-    data: Bare,
-    start: Int,
-    end: Int,
-    classes: Bare,
-    short: Int,
-    spans: Bare,
-    counts: Bare,
-) -> Int:
-    """Count one document but its repeated lines, and list its lines: first byte, end, code points."""
+    Lines that are not blank; their number is given.
+    """
     at = start
     spill = lines = points = np.int64(0)
     ink = NONE
@@ -77,7 +53,9 @@ def _fineweb_row(
                 last = at + 63 - leading(heads & under)
             here = points + count(heads & under)
             if inked >= start:
-                _line(data, start, place, here - begun, last, short, classes, spans, lines, counts)
+                spans[3 * lines], spans[3 * lines + 1], spans[3 * lines + 2] = start, place, here - begun
+                counts[2] += classes[code_point(data, last, end)[0]] & TERMINAL != 0
+                counts[3] += here - begun <= short
                 lines += 1
             begun, start = here + 1, place + 1
             cuts &= cuts - ONE

@@ -9,32 +9,14 @@ as far as a document needs.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .blocks import (
-    ALL,
-    NONE,
-    ONE,
-    PAST,
-    TOP,
-    WIDTH,
-    Bare,
-    bare,
-    below,
-    count,
-    lowest,
-    move,
-    read,
-    readable,
-    spare,
-    within,
-)
+from .blocks import PAST, Bare, bare, readable, spare
 from .grams import PREFIX, join_grams, lay_out_words, number_words, slot_of, top_joined
-from .text import GOLDEN, MIX, NEWLINE, Int, load64, repeated, same_bytes, stripped, table_size
+from .pieces import lay_out, segments
+from .text import GOLDEN, MIX, Int, load64, repeated, same_bytes, stripped, table_size
 
 #: Columns of `repetition_counts`.
 REPETITION = (
@@ -48,56 +30,6 @@ REPETITION = (
     *(f"top_{n}_gram_characters" for n in range(2, 5)),
     *(f"repeated_{n}_gram_characters" for n in range(5, 11)),
 )
-
-
-@kernel
-def _word_hash(data: Bare, start: Int, end: Int) -> Any:
-    """Hash a word; up to seven bytes past its end are read, and left out."""
-    length = np.uint64(end - start)
-    at = start
-    value = length * GOLDEN
-    while end - at > 8:
-        value = (value ^ load64(data, at)) * MIX
-        value ^= value >> np.uint64(32)
-        at += 8
-    return (value ^ load64(data, at) & ALL >> np.uint64(64 - 8 * (end - at))) * MIX
-
-
-@kernel
-def _lay_out(
-    data: Bare, at: Int, end: Int, classes: Bare, stream: Bare, starts: Bare, characters: Bare, hashes: Bare
-) -> Int:
-    """Write the words one after the other into `stream`; count them.
-
-    starts and characters: bytes and code points before each word, and in all. hashes: of each word.
-    """
-    words = size = total = spill = first = np.int64(0)
-    open_ = NONE
-    while at <= end:  # past the last byte all is space, so that every word ends
-        white, _, _, _, tails, _, _, _, _, _, _, _, _, spill = read(data, at, end, spill, classes)
-        ink = ~white
-        heads, bounds = ink & ~tails, ink ^ (ink << ONE | open_)
-        inside = open_ != NONE
-        while bounds:
-            place = at + lowest(bounds)
-            if inside:
-                for step in range(0, place - first, WIDTH):
-                    move(data, first + step, stream, size + step)
-                hashes[words] = _word_hash(data, first, place)
-                size += place - first
-                words += 1
-            else:
-                first = place
-                starts[words], characters[words] = size, total + count(heads & (bounds ^ bounds - ONE) >> ONE)
-            inside = not inside
-            bounds &= bounds - ONE
-        total += count(heads)
-        open_ = ink >> TOP
-        at += WIDTH
-    starts[words], characters[words] = size, total
-    for step in range(PREFIX):
-        stream[size + step] = 0
-    return words
 
 
 @kernel
@@ -261,36 +193,6 @@ def _repeated_grams(
 
 
 @kernel
-def _segments(data: Bare, at: Int, end: Int, least: Int, spans: Bare) -> tuple[Int, Int]:
-    """Cut at runs of at least so many newlines, as `re.split` does: a newline at an end leaves an empty segment.
-
-    Give how many there are, and the code points of all; spans: three numbers each, first byte, end, code points.
-    """
-    found = points = begun = np.int64(0)  # segments; code points before this block, before this segment
-    start, first, after = at, at, at - 1  # of this segment, of this run of newlines, the byte behind it
-    while at < end:
-        live = below(end - at)
-        heads = ~within(data, at, 0x80, 0xBF) & live
-        newlines = within(data, at, NEWLINE, NEWLINE) & live
-        while newlines:
-            place = at + lowest(newlines)
-            if place != after:
-                first = place
-            after = place + 1
-            here = points + count(heads & (newlines ^ newlines - ONE))
-            if after - first == least:
-                spans[3 * found], spans[3 * found + 1], spans[3 * found + 2] = start, first, here - least - begun
-                found += 1
-            if after - first >= least:
-                start, begun = after, here
-            newlines &= newlines - ONE
-        points += count(heads)
-        at += WIDTH
-    spans[3 * found], spans[3 * found + 1], spans[3 * found + 2] = start, end, points - begun
-    return found + 1, points
-
-
-@kernel
 def _count_segments(
     data: Bare,
     at: Int,
@@ -303,9 +205,9 @@ def _count_segments(
 ) -> None:
     """Count a document's code points, and its repeated paragraphs and lines."""
     first, last = stripped(data, at, end, classes)
-    counts[1], _ = _segments(data, first, last, np.int64(2), bare(spans))
+    counts[1], _ = segments(data, first, last, np.int64(2), bare(spans))
     counts[2], counts[3] = repeated(data, spans, counts[1], hashes, slots)
-    counts[4], counts[0] = _segments(data, at, end, np.int64(1), bare(spans))
+    counts[4], counts[0] = segments(data, at, end, np.int64(1), bare(spans))
     counts[5], counts[6] = repeated(data, spans, counts[4], hashes, slots)
 
 
@@ -330,7 +232,7 @@ def repetition_counts(
     for row in range(rows):
         text, at, end = readable(data, offsets[row], offsets[row + 1], room)
         _count_segments(text, at, end, bare(classes), spans, hashes, slots, counts[row])
-        words = _lay_out(text, at, end, bare(classes), bare(stream), bare(starts), bare(characters), bare(hashes))
+        words = lay_out(text, at, end, bare(classes), bare(stream), bare(starts), bare(characters), bare(hashes))
         if words > 1:
             number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
             _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])

@@ -97,19 +97,23 @@ def code_point(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
     lead = np.int64(data[at])
     if lead < 0x80:
         return lead, 1
-    if lead < 0xE0:
-        width, code = 2, lead & 0x1F
-    elif lead < 0xF0:
-        width, code = 3, lead & 0x0F
-    else:
-        width, code = 4, lead & 0x07
-    if lead < 0xC2 or at + width > end:
+    if lead < 0xC2:
         return 0xFFFD, 1
-    for step in range(1, width):
-        code = code << 6 | (np.int64(data[at + step]) & 0x3F)
+    if lead < 0xE0:
+        if at + 2 > end:
+            return 0xFFFD, 1
+        return (lead & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, 2
+    if at + 3 > end:
+        return 0xFFFD, 1
+    code = (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F
+    if lead < 0xF0:
+        return (lead & 0x0F) << 12 | code, 3
+    if at + 4 > end:
+        return 0xFFFD, 1
+    code = (lead & 0x07) << 18 | code << 6 | np.int64(data[at + 3]) & 0x3F
     if code > 0x10FFFF:
         return 0xFFFD, 1
-    return code, width
+    return code, 4
 
 
 @kernel
