@@ -1,4 +1,5 @@
-"""C4's line rules: what each line is dropped for, and the text that is left: 225 MB/s a core.
+"""C4's line rules: what each line is dropped for, and the text that is left: 400 MB/s a core on a slow machine, 4 to 5
+times what a loop over code points made beside it.
 
 The order of the rules is datatrove's (`filters/c4_filters.py`): long word, citations, end mark, few words, lorem ipsum,
 javascript, curly bracket, policy, sentences. The two rules that drop a page are noted and gone past, so that all are

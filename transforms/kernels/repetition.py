@@ -2,7 +2,7 @@
 
 The words of a document are laid out without the space between them, numbered, and joined to n-grams. Few positions
 need a look: a 3-gram can only stand twice where both its 2-grams do; an n-gram of 5 to 10 words only where its first
-16 bytes do. Tables are sized to what is left: 80 to 100 MB/s a core on documentation. Hashes find candidates, bytes
+16 bytes do. Tables are sized to what is left: 62 MB/s a core on a slow machine. Hashes find candidates, bytes
 decide. Scratch is laid out once a batch for its largest document: at most about 50 bytes a byte of it, touched only
 as far as a document needs.
 """
@@ -164,20 +164,21 @@ def _sum_words(
 
 @kernel
 def _repeated_grams(
-    stream: Bare,
-    starts: Bare,
-    characters: Bare,
+    stream: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    characters: NDArray[np.int64],
     words: Int,
-    hashes: Bare,
-    powers: Bare,
-    keys: Bare,
-    slots: Bare,
-    chosen: Bare,
-    result: Bare,
+    hashes: NDArray[np.uint64],
+    powers: NDArray[np.uint64],
+    keys: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    chosen: NDArray[np.int32],
+    result: NDArray[np.int64],
 ) -> None:
     """For n of 5 to 10: the code points of repeated n-grams; hashes, powers, keys, slots and chosen are scratch."""
-    count = _candidates(stream, starts, words, keys, slots, chosen)
-    _sum_words(stream, starts, words, hashes, powers, chosen, count, np.int64(10))
+    text, begins, table, picked = bare(stream), bare(starts), bare(slots), bare(chosen)
+    count = _candidates(text, begins, words, bare(keys), table, picked)
+    _sum_words(text, begins, words, bare(hashes), bare(powers), picked, count, np.int64(10))
     for item in range(count):
         word = np.int64(chosen[item])
         value = hashes[word]
@@ -189,7 +190,7 @@ def _repeated_grams(
             word = np.int64(chosen[item]) + n - 1
             if word < words:
                 keys[item] = keys[item] * powers[word] + hashes[word]
-        result[n - 5] = _scan(stream, starts, characters, words, n, keys, chosen, count, slots)
+        result[n - 5] = _scan(text, begins, bare(characters), words, n, bare(keys), picked, count, table)
 
 
 @kernel
@@ -237,18 +238,7 @@ def repetition_counts(
             number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
             _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
         if words > 4:
-            _repeated_grams(
-                bare(stream),
-                bare(starts),
-                bare(characters),
-                words,
-                bare(hashes),
-                bare(powers),
-                bare(keys),
-                bare(slots),
-                bare(ids),
-                bare(counts[row, 10:]),
-            )
+            _repeated_grams(stream, starts, characters, words, hashes, powers, keys, slots, ids, counts[row, 10:16])
     return counts
 
 
@@ -293,16 +283,5 @@ def repetition_counts_of(
             number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
             _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
         if words > 4:
-            _repeated_grams(
-                bare(stream),
-                bare(starts),
-                bare(characters),
-                words,
-                bare(hashes),
-                bare(powers),
-                bare(keys),
-                bare(slots),
-                bare(ids),
-                bare(counts[row, 10:]),
-            )
+            _repeated_grams(stream, starts, characters, words, hashes, powers, keys, slots, ids, counts[row, 10:16])
     return counts
