@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from . import fineweb2
-from .kernels.quality import FINEWEB, fineweb_counts
+from .kernels.fineweb import FINEWEB, fineweb_counts
 from .kernels.text import code_point_classes
 from .step import Filter, Scores, Share, above, below, first_reason, ratio, utf8
 from .words import WHITESPACE, WordsField, words_fingerprint, words_of

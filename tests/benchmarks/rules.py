@@ -4,6 +4,9 @@
 
 penstock scores every rule of a document, datatrove stops at the first that fires; both take the words that whitespace
 separates. datatrove's filters run in their own environment on a sample of the documents, spread over all of them.
+`together` sends each batch through Gopher's quality rules, then C4's, then FineWeb's over what C4 leaves of the text,
+every row through all three; datatrove's figure is its three filters' seconds added up.
+
 Prints one JSON line: MB of UTF-8 text per CPU-second, in one process (batches of 1,000 documents here, one at a time
 there), the best of the rounds; `differ`, documents of the sample that the two decide differently; `memory_mb`, the
 process's peak with the documents loaded and its rise while measuring.
@@ -26,6 +29,7 @@ from process_tree import load_average, peak_mb
 
 BATCH = 1000
 KINDS = ("gopher_quality", "gopher_repetition", "c4_quality", "fineweb_quality")
+TOGETHER = ("gopher_quality", "c4_quality", "fineweb_quality")
 
 
 def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -69,6 +73,12 @@ def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
         for batch in batches:
             step.apply(batch)
         seconds[kind] = time.process_time() - start
+    chain = [steps()[kind] for kind in TOGETHER]
+    start = time.process_time()
+    for batch in batches:
+        for step in chain:
+            batch = step.apply(batch).batch
+    seconds["together"] = time.process_time() - start
     return {"seconds": seconds, "decisions": decisions, "memory_mb": [round(loaded), round(peak_mb() - loaded)]}
 
 
@@ -91,6 +101,7 @@ def datatrove_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
         results = [one.filter(document) for document in documents]
         seconds[kind] = time.process_time() - start
         decisions[kind] = [result[1] if isinstance(result, tuple) else None for result in results]
+    seconds["together"] = sum(seconds[kind] for kind in TOGETHER)
     return {"seconds": seconds, "decisions": decisions, "memory_mb": [round(loaded), round(peak_mb() - loaded)]}
 
 
@@ -101,15 +112,16 @@ SIDES: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
 
 def table(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any]) -> dict[str, Any]:
     """Give each filter's rates, ratio and differences."""
-    found = {}
-    for kind in KINDS:
+    found: dict[str, Any] = {}
+    for kind in (*KINDS, "together"):
         own = sizes["megabytes"] / min(one["penstock"]["seconds"][kind] for one in rounds)
         peer = sizes["sample_megabytes"] / min(one["datatrove"]["seconds"][kind] for one in rounds)
-        pairs = zip(rounds[0]["penstock"]["decisions"][kind], rounds[0]["datatrove"]["decisions"][kind], strict=True)
         found[kind] = {
             "mb_per_cpu_s": round(own, 1), "datatrove_mb_per_cpu_s": round(peer, 3), "ratio": round(own / peer, 1),
-            "differ": sum(mine != other for mine, other in pairs),
         }  # fmt: skip
+        if kind != "together":
+            mine, others = (rounds[0][side]["decisions"][kind] for side in ("penstock", "datatrove"))
+            found[kind]["differ"] = sum(one != other for one, other in zip(mine, others, strict=True))
     return found
 
 

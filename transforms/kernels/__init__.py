@@ -26,3 +26,12 @@ def kernel(function: F) -> F:
     with suppress(RuntimeError):
         compiled._cache = KernelCache(function)
     return cast(F, compiled)
+
+
+def inlined(function: F) -> F:
+    """Compile a function into each kernel that calls it, so that of what it gives only what is used is worked out.
+
+    Neither Python nor C can call it: the compiler is spared what they would call.
+    """
+    options = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast(F, numba.njit(nogil=True, error_model="numpy", **options)(function))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .text import GOLDEN, MIX, Int, same_bytes, table_size
+from .text import GOLDEN, MIX, Int, hash_bytes, same_bytes, table_size
 
 PREFIX = 16  # bytes that a stream of words has behind its end
 _SPACE = 32
@@ -115,26 +115,21 @@ def lay_out_words(
     starts: NDArray[np.int64],
     characters: NDArray[np.int64],
     hashes: NDArray[np.uint64],
-    powers: NDArray[np.uint64],
 ) -> bool:
     """Write given words one after the other into `stream`; say whether there is a space in one.
 
-    starts and characters: bytes and code points before each word, and in all. hashes: the polynomial in MIX, modulo
-    2**64, whose coefficients are the word's bytes; powers: MIX to the word's length.
+    starts and characters: bytes and code points before each word, and in all. hashes: of each word.
     """
     size = total = spaces = 0
     for word in range(len(firsts)):
         starts[word], characters[word] = size, total
-        value, power = np.uint64(0), np.uint64(1)
         for at in range(firsts[word], ends[word]):
             byte = data[at]
-            value = value * MIX + np.uint64(byte)
-            power *= MIX
             stream[size] = byte
             size += 1
             total += (byte & 0xC0) != 0x80
             spaces += byte == _SPACE
-        hashes[word], powers[word] = value, power
+        hashes[word] = hash_bytes(data, firsts[word], ends[word])
     starts[len(firsts)], characters[len(firsts)] = size, total
     stream[size : size + PREFIX] = 0
     return spaces > 0

@@ -2,7 +2,7 @@
 
 The words of a document are laid out without the space between them, numbered, and joined to n-grams. Few positions
 need a look: a 3-gram can only stand twice where both its 2-grams do; an n-gram of 5 to 10 words only where its first
-16 bytes do. Tables are sized to what is left: 80 to 100 MB/s a core on documentation. Hashes find candidates, bytes
+16 bytes do. Tables are sized to what is left: 62 MB/s a core on a slow machine. Hashes find candidates, bytes
 decide. Scratch is laid out once a batch for its largest document: at most about 50 bytes a byte of it, touched only
 as far as a document needs.
 """
@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
+from .blocks import PAST, Bare, bare, readable, spare
 from .grams import PREFIX, join_grams, lay_out_words, number_words, slot_of, top_joined
-from .text import GOLDEN, MIX, SPACE, Int, code_point, load64, repeated, same_bytes, segments, stripped, table_size
+from .pieces import lay_out, segments
+from .text import GOLDEN, MIX, Int, load64, repeated, same_bytes, stripped, table_size
 
 #: Columns of `repetition_counts`.
 REPETITION = (
@@ -31,64 +33,13 @@ REPETITION = (
 
 
 @kernel
-def _lay_out(
-    data: NDArray[np.uint8],
-    at: Int,
-    end: Int,
-    classes: NDArray[np.uint8],
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    characters: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    powers: NDArray[np.uint64],
-) -> Int:
-    """Write the words one after the other into `stream`; count them.
-
-    starts and characters: bytes and code points before each word, and in all. hashes: the polynomial in MIX, modulo
-    2**64, whose coefficients are the word's bytes; powers: MIX to the word's length; so that
-    hash(ab) = hash(a) * power(b) + hash(b).
-    """
-    words = size = total = 0
-    while at < end:
-        code, width = np.int64(data[at]), 1
-        if code >= 0x80:
-            code, width = code_point(data, at, end)
-        if classes[code] & SPACE:
-            at += width
-            continue
-        starts[words], characters[words] = size, total
-        value, power = np.uint64(0), np.uint64(1)
-        while True:  # one word; its first code point is already read
-            for step in range(width):
-                byte = data[at + step]
-                value = value * MIX + np.uint64(byte)
-                power *= MIX
-                stream[size + step] = byte
-            size += width
-            total += 1
-            at += width
-            if at >= end:
-                break
-            code, width = np.int64(data[at]), 1
-            if code >= 0x80:
-                code, width = code_point(data, at, end)
-            if classes[code] & SPACE:
-                break
-        hashes[words], powers[words] = value, power
-        words += 1
-    starts[words], characters[words] = size, total
-    stream[size : size + PREFIX] = 0
-    return words
-
-
-@kernel
 def _candidates(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
+    stream: Bare,
+    starts: Bare,
     words: Int,
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    chosen: NDArray[np.int32],
+    keys: Bare,
+    slots: Bare,
+    chosen: Bare,
 ) -> Int:
     """List, in order, the words at which an n-gram of five words or more may begin that stands twice.
 
@@ -97,7 +48,8 @@ def _candidates(
     """
     first = words - 4
     size = table_size(first)
-    slots[:size] = 0
+    for slot in range(size):
+        slots[slot] = 0
     for word in range(first):
         start = starts[word]
         key = (load64(stream, start) * MIX ^ load64(stream, start + 8)) * GOLDEN
@@ -122,22 +74,23 @@ def _candidates(
 
 @kernel
 def _scan(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    characters: NDArray[np.int64],
+    stream: Bare,
+    starts: Bare,
+    characters: Bare,
     words: Int,
     n: Int,
-    values: NDArray[np.uint64],
-    chosen: NDArray[np.int32],
+    values: Bare,
+    chosen: Bare,
     count: Int,
-    slots: NDArray[np.int32],
+    slots: Bare,
 ) -> Int:
     """Add up the code points of repeated n-grams: go from left to right, and past a repeated n-gram at its end.
 
     values: the hash of the n-gram at each of the chosen words.
     """
     size = table_size(count)
-    slots[:size] = 0
+    for slot in range(size):
+        slots[slot] = 0
     free = total = 0
     for item in range(count):
         word = np.int64(chosen[item])
@@ -188,6 +141,28 @@ def _top_grams(
 
 
 @kernel
+def _sum_words(
+    stream: Bare, starts: Bare, words: Int, hashes: Bare, powers: Bare, chosen: Bare, count: Int, n: Int
+) -> None:
+    """Work out what the n-grams at the chosen words are hashed from.
+
+    hashes: the polynomial in MIX, modulo 2**64, whose coefficients are a word's bytes; powers: MIX to the word's
+    length; so that hash(ab) = hash(a) * power(b) + hash(b).
+    """
+    done = np.int64(0)
+    for item in range(count):
+        word = max(done, np.int64(chosen[item]))
+        done = max(done, min(np.int64(chosen[item]) + n, words))
+        while word < done:
+            value, power = np.uint64(0), np.uint64(1)
+            for at in range(starts[word], starts[word + 1]):
+                value = value * MIX + np.uint64(stream[at])
+                power *= MIX
+            hashes[word], powers[word] = value, power
+            word += 1
+
+
+@kernel
 def _repeated_grams(
     stream: NDArray[np.uint8],
     starts: NDArray[np.int64],
@@ -200,8 +175,10 @@ def _repeated_grams(
     chosen: NDArray[np.int32],
     result: NDArray[np.int64],
 ) -> None:
-    """For n of 5 to 10: the code points of repeated n-grams."""
-    count = _candidates(stream, starts, words, keys, slots, chosen)
+    """For n of 5 to 10: the code points of repeated n-grams; hashes, powers, keys, slots and chosen are scratch."""
+    text, begins, table, picked = bare(stream), bare(starts), bare(slots), bare(chosen)
+    count = _candidates(text, begins, words, bare(keys), table, picked)
+    _sum_words(text, begins, words, bare(hashes), bare(powers), picked, count, np.int64(10))
     for item in range(count):
         word = np.int64(chosen[item])
         value = hashes[word]
@@ -213,27 +190,25 @@ def _repeated_grams(
             word = np.int64(chosen[item]) + n - 1
             if word < words:
                 keys[item] = keys[item] * powers[word] + hashes[word]
-        result[n - 5] = _scan(stream, starts, characters, words, n, keys, chosen, count, slots)
+        result[n - 5] = _scan(text, begins, bare(characters), words, n, bare(keys), picked, count, table)
 
 
 @kernel
 def _count_segments(
-    data: NDArray[np.uint8],
+    data: Bare,
     at: Int,
     end: Int,
-    classes: NDArray[np.uint8],
+    classes: Bare,
     spans: NDArray[np.int64],
     hashes: NDArray[np.uint64],
     slots: NDArray[np.int32],
     counts: NDArray[np.int64],
 ) -> None:
     """Count a document's code points, and its repeated paragraphs and lines."""
-    for byte in range(at, end):
-        counts[0] += (data[byte] & 0xC0) != 0x80
     first, last = stripped(data, at, end, classes)
-    counts[1] = segments(data, first, last, np.int64(2), spans)
+    counts[1], _ = segments(data, first, last, np.int64(2), bare(spans))
     counts[2], counts[3] = repeated(data, spans, counts[1], hashes, slots)
-    counts[4] = segments(data, at, end, np.int64(1), spans)
+    counts[4], counts[0] = segments(data, at, end, np.int64(1), bare(spans))
     counts[5], counts[6] = repeated(data, spans, counts[4], hashes, slots)
 
 
@@ -250,15 +225,15 @@ def repetition_counts(
     most = longest // 2 + 2  # words, and no less than lines
     spans = np.empty((most, 3), np.int64)
     slots = np.empty(table_size(most), np.int32)
-    stream = np.empty(longest + PREFIX, np.uint8)
+    stream, room = np.empty(longest + PAST, np.uint8), spare(offsets, data)
     starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
     hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
     ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
     one, other = np.empty(most, np.int32), np.empty(most, np.int32)
     for row in range(rows):
-        at, end = offsets[row], offsets[row + 1]
-        _count_segments(data, at, end, classes, spans, hashes, slots, counts[row])
-        words = _lay_out(data, at, end, classes, stream, starts, characters, hashes, powers)
+        text, at, end = readable(data, offsets[row], offsets[row + 1], room)
+        _count_segments(text, at, end, bare(classes), spans, hashes, slots, counts[row])
+        words = lay_out(text, at, end, bare(classes), bare(stream), bare(starts), bare(characters), bare(hashes))
         if words > 1:
             number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
             _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
@@ -290,16 +265,17 @@ def repetition_counts_of(
     most = max(most, longest) + 2  # words, and no less than lines
     spans = np.empty((most, 3), np.int64)
     slots = np.empty(table_size(most), np.int32)
-    stream = np.empty(size + PREFIX, np.uint8)
+    stream, room = np.empty(size + PREFIX, np.uint8), spare(offsets, data)
     starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
     hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
     ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
     one, other = np.empty(most, np.int32), np.empty(most, np.int32)
     for row in range(len(offsets) - 1):
-        _count_segments(data, offsets[row], offsets[row + 1], classes, spans, hashes, slots, counts[row])
+        text, at, end = readable(data, offsets[row], offsets[row + 1], room)
+        _count_segments(text, at, end, bare(classes), spans, hashes, slots, counts[row])
         words, first = rows[row + 1] - rows[row], rows[row]
         spaced = lay_out_words(
-            body, firsts[first : first + words], ends[first : first + words], stream, starts, characters, hashes, powers
+            body, firsts[first : first + words], ends[first : first + words], stream, starts, characters, hashes
         )
         if words > 1 and spaced:
             top_joined(stream, starts, characters, words, keys, slots, counts[row, 7:10])

@@ -97,19 +97,23 @@ def code_point(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
     lead = np.int64(data[at])
     if lead < 0x80:
         return lead, 1
-    if lead < 0xE0:
-        width, code = 2, lead & 0x1F
-    elif lead < 0xF0:
-        width, code = 3, lead & 0x0F
-    else:
-        width, code = 4, lead & 0x07
-    if lead < 0xC2 or at + width > end:
+    if lead < 0xC2:
         return 0xFFFD, 1
-    for step in range(1, width):
-        code = code << 6 | (np.int64(data[at + step]) & 0x3F)
+    if lead < 0xE0:
+        if at + 2 > end:
+            return 0xFFFD, 1
+        return (lead & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, 2
+    if at + 3 > end:
+        return 0xFFFD, 1
+    code = (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F
+    if lead < 0xF0:
+        return (lead & 0x0F) << 12 | code, 3
+    if at + 4 > end:
+        return 0xFFFD, 1
+    code = (lead & 0x07) << 18 | code << 6 | np.int64(data[at + 3]) & 0x3F
     if code > 0x10FFFF:
         return 0xFFFD, 1
-    return code, width
+    return code, 4
 
 
 @kernel
@@ -138,29 +142,6 @@ def stripped(data: NDArray[np.uint8], start: Int, end: Int, classes: NDArray[np.
 
 
 @kernel
-def segments(data: NDArray[np.uint8], at: Int, end: Int, least: Int, spans: NDArray[np.int64]) -> Int:
-    """Cut at runs of at least so many newlines, as `re.split` does: a newline at an end leaves an empty segment."""
-    count, start, characters = 0, at, 0
-    while at < end:
-        if data[at] == NEWLINE:
-            run = at
-            while run < end and data[run] == NEWLINE:
-                run += 1
-            if run - at >= least:
-                spans[count, 0], spans[count, 1], spans[count, 2] = start, at, characters
-                count += 1
-                start, characters = run, 0
-            else:
-                characters += run - at
-            at = run
-        else:
-            characters += (data[at] & 0xC0) != 0x80
-            at += 1
-    spans[count, 0], spans[count, 1], spans[count, 2] = start, end, characters
-    return count + 1
-
-
-@kernel
 def load64(data: NDArray[np.uint8], at: Int) -> Any:
     """Read eight bytes as one little-endian number; the compiler makes one load of it."""
     first = np.uint64(at)
@@ -179,9 +160,12 @@ def hash_bytes(data: NDArray[np.uint8], start: Int, end: Int) -> Any:
         value = (value ^ load64(data, at)) * MIX
         value ^= value >> np.uint64(32)
         at += 8
-    while at < end:
-        value = (value ^ np.uint64(data[at])) * MIX
-        at += 1
+    if at < end and end - start >= 8:
+        value = (value ^ load64(data, end - 8)) * MIX
+    else:
+        while at < end:
+            value = (value ^ np.uint64(data[at])) * MIX
+            at += 1
     return value ^ (value >> np.uint64(29))
 
 
