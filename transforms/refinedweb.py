@@ -107,7 +107,7 @@ class RefinedWebLines(Filter):
 
     Words of lines are those of `str.split`; words of pages, as DCLM counts them, are what fastText's tokenizer gives
     and begins with a letter or digit. Scores: counts of `lines` and, by rule, of those dropped; `phrase_edits`; `words`
-    and `words_left`; `removed_word_ratio`; `characters_left`.
+    and `words_left`; `removed_word_ratio`; `bytes_left`.
 
     >>> text = "A page of more than twenty words is needed here, or else one line that goes is too much of it.\n3 likes"
     >>> outcome = RefinedWebLines(max_removed_word_ratio=0.1).apply(pa.record_batch({"text": [text]}))
@@ -135,7 +135,7 @@ class RefinedWebLines(Filter):
         off = self.max_removed_word_ratio is None
         return first_reason(
             {
-                f"{self.kind}/empty": scores["characters_left"] == 0,
+                f"{self.kind}/empty": scores["bytes_left"] == 0,
                 f"{self.kind}/no_words": (scores["words"] == 0) & (not off),
                 f"{self.kind}/removed_words": above(scores["removed_word_ratio"], self.max_removed_word_ratio),
             }
@@ -163,21 +163,22 @@ class RefinedWebLines(Filter):
         everywhere = np.ones(len(batch), bool)
         text = pa.record_batch({"text": batch.column("text").cast(pa.large_string())})
         text = edit(text, self.kind, rounds[0].of(text, everywhere), record=False)
-        phrases = np.zeros(len(batch), np.int64)
+        phrases, left = np.zeros(len(batch), np.int64), of["words_left"].copy()
         for one in self._phrase_rounds(text) if self.remove_phrases else ():
             text = edit(text, self.kind, one.of(text, everywhere), record=False)
             np.add.at(phrases, one.rows[[not name.endswith("/strip") for name in one.rules]], 1)
             rounds.append(one)
-        words = fasttext_words(offsets, data, bits)
-        left = fasttext_words(*utf8(text), bits)
-        none = of["kept_lines"] == 0  # those have no cuts
+        if len(rounds) > 1:
+            edited = np.flatnonzero(phrases)
+            left[edited] = fasttext_words(*utf8(text.take(pa.array(edited))), bits)
+        bytes_left = np.where(of["kept_lines"] == 0, 0, np.diff(utf8(text)[0]))  # those have no cuts
         scores = {
-            **{name: of[name] for name in LINES},
+            **{name: of[name] for name in LINES[:-2]},
             "phrase_edits": phrases,
-            "words": words,
-            "words_left": np.where(none, 0, left),
-            "removed_word_ratio": ratio(words - np.where(none, 0, left), words),
-            "characters_left": np.where(none, 0, np.diff(utf8(text)[0])),
+            "words": of["words"],
+            "words_left": left,
+            "removed_word_ratio": ratio(of["words"] - left, of["words"]),
+            "bytes_left": bytes_left,
         }
         return scores, rounds
 

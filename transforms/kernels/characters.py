@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .text import ALPHA, DIGIT, Int, code_point, code_point_classes
+from .text import ALPHA, DIGIT, SPACE, Int, code_point, code_point_classes
 
 #: Bits of a code point.
 UPPER = 1  # `str.isupper`
 FIGURE = 2  # `str.isdigit`: decimals, and ² or ① as well
 ALNUM = 4  # `str.isalnum`
 WORD = 8  # `\w` of a regular expression: ALNUM and the underscore
+BLANK = 16  # `str.isspace`
+SPLIT = 32  # where fastText's tokenizer ends a word
 
 _TABLE = Path(__file__).parent.parent / "data" / "unicode-14-case.txt"
 _DOTTED_I = 0x130  # its lower case is two code points: i and a dot above
@@ -35,6 +37,8 @@ def characters() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     classes = code_point_classes()
     bits[(classes & ALPHA) != 0] |= np.uint8(ALNUM | WORD)
     bits[(classes & DIGIT) != 0] |= np.uint8(ALNUM | WORD | FIGURE)
+    bits[(classes & SPACE) != 0] |= np.uint8(BLANK)
+    bits[list(b" \t\n\v\f\r\0")] |= np.uint8(SPLIT)
     bits[ord("_")] |= np.uint8(WORD)
     marks = {"upper": UPPER, "digit": ALNUM | WORD | FIGURE, "numeric": ALNUM | WORD}
     for line in _TABLE.read_text("ascii").splitlines():

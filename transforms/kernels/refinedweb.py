@@ -10,11 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .characters import ALNUM, FIGURE, UPPER, WORD
+from .characters import ALNUM, SPLIT, WORD
 from .text import DIGIT, NEWLINE, SPACE, Int, code_point, stripped
 
 #: Columns of `line_cuts`' counts.
-LINES = ("lines", "uppercase_lines", "numeric_lines", "counter_lines", "short_lines", "blank_lines", "kept_lines")
+LINES = (
+    "lines",
+    "uppercase_lines",
+    "numeric_lines",
+    "counter_lines",
+    "short_lines",
+    "blank_lines",
+    "kept_lines",
+    "words",
+    "words_left",
+)
 #: Why a cut was made: rule numbers of `line_cuts`, from 1.
 RULES = ("uppercase", "numeric", "counter", "short", "blank", "strip")
 #: Largest share of capitals, of digits, drop counters, fewest words, drop blank lines and strip at the end. A share of
@@ -99,29 +109,31 @@ def _is_counter(
 
 
 @kernel
-def _measure(
-    data: NDArray[np.uint8],
-    line: NDArray[np.int64],
-    classes: NDArray[np.uint8],
-    bits: NDArray[np.uint8],
-) -> None:
-    """Count a line's code points, capitals, digits and words: line[4:8] of line[2] to line[3]."""
-    at, end = line[2], line[3]
-    length = upper = figures = words = np.int64(0)
-    space = np.int64(1)
+def _measure(data: NDArray[np.uint8], line: NDArray[np.int64], end: Int, bits: NDArray[np.uint8]) -> Int:
+    """Count code points, capitals, digits, words and tokens of a line, line[4:9], from line[2] to a newline or the end.
+
+    Gives where that is. A token is a word of fastText's that begins with a letter or digit.
+    """
+    at = line[2]
+    length = upper = figures = words = tokens = np.int64(0)
+    space = gap = np.int64(1)
     while at < end:
         code, width = np.int64(data[at]), 1
         if code >= 0x80:
             code, width = code_point(data, at, end)
+        elif code == NEWLINE:
+            break
         at += width
         length += 1
         kind = np.int64(bits[code])
-        upper += kind & UPPER
-        figures += kind // FIGURE & 1
-        here = np.int64(classes[code]) & SPACE
-        words += space & (here ^ 1)
-        space = here
-    line[4], line[5], line[6], line[7] = length, upper, figures, words
+        upper += kind & 1  # UPPER, FIGURE, ALNUM, BLANK, SPLIT by their places
+        figures += kind >> 1 & 1
+        words += space & (~kind >> 4)
+        space = kind >> 4 & 1
+        tokens += gap & (~kind >> 5) & (kind >> 2)
+        gap = kind >> 5
+    line[4], line[5], line[6], line[7], line[8] = length, upper, figures, words, tokens
+    return at
 
 
 @kernel
@@ -140,18 +152,18 @@ def _strip(
     for side in range(2):
         for step in range(count):
             line = lines[step if side == 0 else count - 1 - step]
-            if line[8]:
+            if line[9]:
                 continue
             first, last = stripped(data, line[2], line[3], classes)
             if first < last:
                 if side == 0 and first > line[2]:
                     line[2] = first
-                    _measure(data, line, classes, bits)
+                    _measure(data, line, line[3], bits)
                 if side == 1 and last < line[3]:
                     line[3] = last
-                    _measure(data, line, classes, bits)
+                    _measure(data, line, last, bits)
                 break
-            line[8] = _STRIP
+            line[9] = _STRIP
             gone += 1
     return gone
 
@@ -165,7 +177,7 @@ def _drop_lines(
     bits: NDArray[np.uint8],
     limits: LineLimits,
 ) -> None:
-    """Set lines[:, 8] to the rule that drops a line, rule by rule."""
+    """Set lines[:, 9] to the rule that drops a line, rule by rule."""
     uppercase, numeric, counter, fewest, blank = limits
     for rule in range(_UPPERCASE, _BLANK + 1):
         if (
@@ -178,7 +190,7 @@ def _drop_lines(
             continue
         for number in range(count):
             line = lines[number]
-            if line[8] or line[4] == 0:
+            if line[9] or line[4] == 0:
                 continue
             drop = False
             if rule == _UPPERCASE:
@@ -191,7 +203,7 @@ def _drop_lines(
                 drop = line[7] < fewest
             else:
                 drop = line[7] == 0
-            line[8] = rule * np.int64(drop)
+            line[9] = rule * np.int64(drop)
         if rule != _SHORT:
             _strip(data, lines, count, classes, bits)
 
@@ -204,8 +216,9 @@ def _put_cuts(
     kept = np.int64(0)
     for number in range(count):
         line = lines[number]
-        rule = line[8]
+        rule = line[9]
         counts[0] += 1
+        counts[8] += line[8] * (rule == 0)
         if rule:
             counts[rule] += rule != _STRIP
             first, last = line[0] - (kept > 0), line[1] + (kept == 0)
@@ -235,7 +248,7 @@ def line_cuts(
     Texts of which no line is left have no cuts.
     """
     rows = len(offsets) - 1
-    counts = np.zeros((rows, 7), np.int64)
+    counts = np.zeros((rows, 9), np.int64)
     most = total = np.int64(0)
     for row in range(rows):
         here = np.int64(1)
@@ -244,18 +257,20 @@ def line_cuts(
         total += here
         most = max(most, here)
     cuts = np.empty((total + 2 * rows, 4), np.int64)
-    lines = np.empty((most, 9), np.int64)  # first byte and end, those left, code points, capitals, digits, words, rule
+    # First byte and end; those left; code points, capitals, digits, words, tokens; the rule that drops it.
+    lines = np.empty((most, 10), np.int64)
     size: Int = np.int64(0)
     for row in range(rows):
         count = np.int64(0)
-        start = offsets[row]
-        for at in range(offsets[row], offsets[row + 1] + 1):
-            if at == offsets[row + 1] or data[at] == NEWLINE:
-                line = lines[count]
-                line[0], line[1], line[2], line[3], line[8] = start, at, start, at, 0
-                _measure(data, line, classes, bits)
-                count += 1
-                start = at + 1
+        at, end = offsets[row] - 1, offsets[row + 1]
+        while at < end:
+            line = lines[count]
+            line[0] = line[2] = at + 1
+            at = _measure(data, line, end, bits)
+            line[1] = line[3] = at
+            line[9] = 0
+            counts[row, 7] += line[8]
+            count += 1
         _drop_lines(data, lines, count, classes, bits, limits)
         before = size
         size = _put_cuts(lines, count, row, cuts, size, counts[row])
@@ -308,8 +323,7 @@ def fasttext_words(offsets: NDArray[np.int64], data: NDArray[np.uint8], bits: ND
         gap = True
         end = offsets[row + 1]
         for at in range(offsets[row], end):
-            byte = data[at]
-            splits = byte == 32 or 9 <= byte <= 13 or byte == 0
+            splits = bits[data[at]] & SPLIT != 0 and data[at] < 0x80
             if gap and not splits:
                 code, _ = code_point(data, at, end)
                 words += bits[code] & ALNUM != 0

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from . import kernel
 from .characters import WORD, put_code_point
 from .text import SPACE, Int, code_point
-
-#: Top-level domains as a trie: (class of each byte (256,), next state (states, classes), whether a state ends one).
-Trie = tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8]]
+from .trie import Trie, build_trie
 
 _DOMAINS = Path(__file__).parent.parent / "data" / "top-level-domains.txt"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -25,7 +23,7 @@ _HOST, _TAIL = 1, 2  # may stand in a host's name; may stand behind the domain
 _BYTES = np.zeros(256, np.uint8)
 _BYTES[list(f"{_LETTERS}-@:%._+~#=".encode())] |= np.uint8(_HOST)
 _BYTES[list(f"{_LETTERS}-()@:%_+.~#?&/=".encode())] |= np.uint8(_TAIL)
-_DOT, _SLASH, _COLON, _ZERO, _TWO, _NINE = 46, 47, 58, 48, 50, 57
+_NEWLINE, _DOT, _SLASH, _COLON, _ZERO, _TWO, _NINE = 10, 46, 47, 58, 48, 50, 57
 _LONGEST_HOST, _MOST_SPACES = 256, 10
 
 
@@ -39,26 +37,7 @@ _HTTP, _HTTPS, _FTP = _letters("http"), _letters("https"), _letters("ftp")
 @lru_cache(maxsize=1)
 def top_level_domains() -> Trie:
     """Build the trie of DCLM's list: IANA's root zone in lower case, internationalised names as they read."""
-    words = [line.encode() for line in _DOMAINS.read_text("utf-8").splitlines() if line]
-    classes = np.zeros(256, np.uint8)
-    used = sorted({byte for word in words for byte in word})
-    classes[used] = np.arange(1, len(used) + 1, dtype=np.uint8)
-    steps: list[dict[int, int]] = [{}]
-    final: list[bool] = [False]
-    for word in words:
-        state = 0
-        for byte in word:
-            if byte not in steps[state]:
-                steps[state][byte] = len(steps)
-                steps.append({})
-                final.append(False)
-            state = steps[state][byte]
-        final[state] = True
-    table = np.zeros((len(steps), len(used) + 1), np.int32)
-    for state, moves in enumerate(steps):
-        for byte, target in moves.items():
-            table[state, classes[byte]] = target
-    return classes, table, np.array(final, np.uint8)
+    return build_trie([line.encode() for line in _DOMAINS.read_text("utf-8").splitlines()])
 
 
 @kernel
@@ -283,19 +262,22 @@ def newline_cuts(
     offsets: NDArray[np.int64], data: NDArray[np.uint8], most: Int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find what a run of newlines has beyond so many: rows (cuts,), and first byte and end (cuts, 2)."""
-    rows, spans = np.empty(16, np.int64), np.empty((16, 2), np.int64)
+    total = np.int64(0)
+    for at in range(offsets[0], offsets[len(offsets) - 1]):
+        total += data[at] == _NEWLINE
+    total //= most + 1
+    rows, spans = np.empty(total, np.int64), np.empty((total, 2), np.int64)
     count = np.int64(0)
     for row in range(len(offsets) - 1):
-        run = np.int64(0)
-        for at in range(offsets[row], offsets[row + 1] + 1):
-            if at < offsets[row + 1] and data[at] == 10:
-                run += 1
+        at, end = offsets[row], offsets[row + 1]
+        while at < end:
+            if data[at] != _NEWLINE:
+                at += 1
                 continue
-            if run > most:
-                if count == len(rows):
-                    rows = np.concatenate((rows, np.empty_like(rows)))
-                    spans = np.concatenate((spans, np.empty_like(spans)))
-                rows[count], spans[count, 0], spans[count, 1] = row, at - run + most, at
+            first = at
+            while at < end and data[at] == _NEWLINE:
+                at += 1
+            if at - first > most:
+                rows[count], spans[count, 0], spans[count, 1] = row, first + most, at
                 count += 1
-            run = np.int64(0)
     return rows[:count], spans[:count]
