@@ -35,7 +35,7 @@ GUESTS = {
     "trafilatura": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash"}
+STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "badwords", "refinedweb", "line_edits"}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 
@@ -163,13 +163,18 @@ def test_public_names_are_pinned() -> None:
         "run",
     }
     assert set(transforms.__all__) == {
+        "BadWords",
+        "C4Paragraphs",
         "C4Quality",
         "ExtractHtml",
         "FineWebQuality",
         "GopherQuality",
         "GopherRepetition",
         "LanguageId",
+        "LineEdits",
         "MinHash",
+        "RefinedWebLines",
+        "RefinedWebText",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from .. import lazily
 
 if TYPE_CHECKING:
-    from .c4 import C4Quality
+    from .badwords import BadWords
+    from .c4 import C4Paragraphs, C4Quality
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
+    from .line_edits import LineEdits
     from .minhash import MinHash
+    from .refinedweb import RefinedWebLines, RefinedWebText
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -21,6 +24,11 @@ STEPS = {
     "GopherQuality": "gopher",
     "GopherRepetition": "gopher",
     "C4Quality": "c4",
+    "C4Paragraphs": "c4",
+    "BadWords": "badwords",
+    "RefinedWebText": "refinedweb",
+    "RefinedWebLines": "refinedweb",
+    "LineEdits": "line_edits",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
 }
@@ -31,9 +39,27 @@ KINDS = {
     "gopher_quality": "GopherQuality",
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
+    "c4_paragraphs": "C4Paragraphs",
+    "bad_words": "BadWords",
+    "refinedweb_text": "RefinedWebText",
+    "refinedweb_lines": "RefinedWebLines",
+    "line_edits": "LineEdits",
     "fineweb_quality": "FineWebQuality",
 }
-__all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "GopherRepetition", "LanguageId", "MinHash"]
+__all__ = [
+    "BadWords",
+    "C4Paragraphs",
+    "C4Quality",
+    "ExtractHtml",
+    "FineWebQuality",
+    "GopherQuality",
+    "GopherRepetition",
+    "LanguageId",
+    "LineEdits",
+    "MinHash",
+    "RefinedWebLines",
+    "RefinedWebText",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from .edits import Cuts, edit
+from .edits import Cuts, edit, in_bytes, line_cut
 from .kernels.characters import characters
 from .kernels.refinedweb import LINES, RULES, fasttext_words, line_cuts, may_have_phrase
 from .kernels.text import code_point_classes
@@ -35,8 +35,8 @@ class RefinedWebText(StepModel):
     `refinedweb_text/empty`.
 
     DCLM's way, kept by `remove_urls="dclm"`: it asks whether the *first letters* of a page are those of a top-level
-    domain (`re.match` where `re.search` was meant), and removes names only from pages that so begin: "In", "It", "We",
-    "Be" or "Com" do, "The" does not. `everywhere` looks at all pages. Addresses of numbers go from all.
+    domain (`re.match` where `re.search` was meant), and removes names only from pages that so begin: "In", "It", "The"
+    or "How" do, "When" and "We" do not. `everywhere` looks at all pages. Addresses of numbers go from all.
 
     >>> step = RefinedWebText(remove_urls="everywhere")
     >>> step.apply(pa.record_batch({"text": ["See https://example.com/a?b or 10.0.0.1.\n\n\n\nEnd"]})).batch["text"][0]
@@ -196,7 +196,7 @@ class RefinedWebLines(Filter):
         """Give the rounds that remove phrases, each for the text that the one before left."""
         found = np.flatnonzero(may_have_phrase(*utf8(batch))).tolist()
         # Byte by byte, so that what is no UTF-8 comes back as it was.
-        values = batch.column("text").cast(pa.large_binary())
+        values = batch.column("text").cast(pa.large_string()).cast(pa.large_binary())
         texts = {row: values[row].as_py().decode("utf-8", "surrogateescape") for row in found}
         for rule, pattern in _PHRASES if texts else ():
             for name, cuts_of in ((rule, self._phrase_cuts), ("strip", _strip_cuts)):
@@ -204,7 +204,7 @@ class RefinedWebLines(Filter):
                 for row, text in texts.items():
                     cuts = cuts_of(text, pattern)
                     rows += [row] * len(cuts)
-                    spans += _to_bytes(text, cuts)
+                    spans += in_bytes(text, cuts)
                     texts[row] = _without(text, cuts)
                 if rows:
                     names = [f"{self.kind}/{name}"] * len(rows)
@@ -220,7 +220,7 @@ class RefinedWebLines(Filter):
             if len(line.split()) <= self.max_phrase_line_words:
                 matches = [(at + one.start(), at + one.end()) for one in pattern.finditer(line)]
             if matches and not _without(line, [(first - at, last - at) for first, last in matches]).strip():
-                cuts.append((at - 1, end) if kept else (at, min(end + 1, len(text))))
+                cuts.append(line_cut(text, at, end, kept))
             else:
                 cuts += matches
                 kept = True
@@ -241,14 +241,3 @@ def _without(text: str, cuts: Sequence[tuple[int, int]]) -> str:
         pieces.append(text[at:first])
         at = last
     return "".join([*pieces, text[at:]])
-
-
-def _to_bytes(text: str, cuts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Take places in code points to places in UTF-8."""
-    found, at, size = [], 0, 0
-    for first, last in cuts:
-        begin = size + len(text[at:first].encode("utf-8", "surrogateescape"))
-        size = begin + len(text[first:last].encode("utf-8", "surrogateescape"))
-        found.append((begin, size))
-        at = last
-    return found

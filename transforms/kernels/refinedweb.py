@@ -73,9 +73,7 @@ def _after_noun(data: NDArray[np.uint8], at: Int, end: Int) -> Int:
 
 
 @kernel
-def _is_counter(
-    data: NDArray[np.uint8], at: Int, end: Int, classes: NDArray[np.uint8], bits: NDArray[np.uint8]
-) -> bool:
+def is_counter(data: NDArray[np.uint8], at: Int, end: Int, classes: NDArray[np.uint8], bits: NDArray[np.uint8]) -> bool:
     """Say whether a line is a number, perhaps K, M or B, space and a counted noun, with marks around."""
     code, width = np.int64(0), np.int64(0)
     while at < end:
@@ -198,7 +196,7 @@ def _drop_lines(
             elif rule == _NUMERIC:
                 drop = line[6] / line[4] > numeric
             elif rule == _COUNTER:
-                drop = line[6] > 0 and _is_counter(data, line[2], line[3], classes, bits)
+                drop = line[6] > 0 and is_counter(data, line[2], line[3], classes, bits)
             elif rule == _SHORT:
                 drop = line[7] < fewest
             else:
