@@ -117,14 +117,14 @@ def outcomes(step: Any, rows: list[str]) -> list[tuple[str | None, str]]:
     return list(zip(rules, outcome.batch["text"].to_pylist(), strict=True))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(texts, st.booleans())
 def test_text_is_edited_as_the_oracle_does(rows: list[str], everywhere: bool) -> None:
     step = RefinedWebText(remove_urls="everywhere" if everywhere else "dclm")
     assert outcomes(step, rows) == [text_oracle(text, everywhere) for text in rows]
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(texts)
 def test_lines_are_edited_as_the_oracle_does(rows: list[str]) -> None:
     assert outcomes(RefinedWebLines(), rows) == [lines_oracle(text) for text in rows]

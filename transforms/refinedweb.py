@@ -75,13 +75,13 @@ class _Round:
 
     rows: NDArray[np.int64]
     spans: NDArray[np.int64]
-    rules: Sequence[str]
+    rules: NDArray[np.object_]
 
     def of(self, batch: pa.RecordBatch, wanted: NDArray[np.bool_]) -> Cuts:
         """Place the cuts of wanted rows in a batch."""
         chosen = wanted[self.rows] if len(self.rows) else np.zeros(0, bool)
         rows = self.rows[chosen]
-        rules = pa.array(np.asarray(self.rules, object)[chosen].tolist(), pa.string())
+        rules = pa.array(self.rules[chosen].tolist(), pa.string())
         return Cuts(rows, self.spans[chosen] + utf8(batch)[0][rows][:, None], rules=rules)
 
 
@@ -207,7 +207,7 @@ class RefinedWebLines(Filter):
                     spans += in_bytes(text, cuts)
                     texts[row] = _without(text, cuts)
                 if rows:
-                    names = [f"{self.kind}/{name}"] * len(rows)
+                    names = np.full(len(rows), f"{self.kind}/{name}", object)
                     yield _Round(np.array(rows, np.int64), np.array(spans, np.int64), names)
 
     def _phrase_cuts(self, text: str, pattern: re.Pattern[str]) -> list[tuple[int, int]]:

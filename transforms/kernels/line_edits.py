@@ -27,7 +27,7 @@ def _is_listed(data: NDArray[np.uint8], at: Int, end: Int, lines: Trie) -> bool:
         if state == 0:
             return False
         at += 1
-    return ends[state] > 0
+    return bool(ends[state] > 0)
 
 
 @kernel

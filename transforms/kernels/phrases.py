@@ -17,7 +17,7 @@ FLANKED, ANYWHERE, IN_LINE = 0, 1, 2
 
 @kernel
 def _is_letter(byte: Int) -> bool:
-    return 97 <= byte <= 122
+    return bool(97 <= byte <= 122)
 
 
 @kernel

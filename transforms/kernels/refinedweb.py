@@ -103,7 +103,7 @@ def is_counter(data: NDArray[np.uint8], at: Int, end: Int, classes: NDArray[np.u
         if bits[code] & WORD:
             return False
         at += width
-    return at >= 0
+    return bool(at >= 0)
 
 
 @kernel
