@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from .. import InputError
 from .kernels.characters import characters, lowered
-from .kernels.phrases import ANYWHERE, FLANKED, IN_LINE, find_phrases
+from .kernels.listed import ANYWHERE, FLANKED, IN_LINE, find_phrases
 from .kernels.trie import Trie, build_trie
 from .step import Filter, Outcome, Scores, Share, first_reason, utf8, with_columns
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from .kernels.c4 import C4, c4_clean
-from .kernels.c4_reference import C4_REFERENCE, c4_reference_clean, paragraph_counts
+from .kernels.c4_reference import C4_REFERENCE, c4_reference_clean, paragraph_counts, reference_classes
 from .kernels.text import code_point_classes
 from .step import Filter, Outcome, Scores, above, below, first_reason, utf8, with_columns
 
@@ -137,8 +137,10 @@ class C4Quality(Filter):
             self.filter_javascript,
             self.filter_policy,
         )
-        clean, names = (c4_clean, C4) if self.variant == "fineweb" else (c4_reference_clean, C4_REFERENCE)
-        counts, offsets, data = clean(*utf8(batch), code_point_classes(), rules)
+        if self.variant == "fineweb":
+            names, (counts, offsets, data) = C4, c4_clean(*utf8(batch), code_point_classes(), rules)
+        else:
+            names, (counts, offsets, data) = C4_REFERENCE, c4_reference_clean(*utf8(batch), reference_classes(), rules)
         text = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(data))
         return dict(zip(names, counts.T, strict=True)), text
 
