@@ -131,7 +131,7 @@ def test_lines_are_edited_as_the_oracle_does(rows: list[str]) -> None:
 
 
 def test_edits_and_decisions_are_dclms() -> None:
-    """What `tests/benchmarks/rules_peers.py --golden` got from DCLM's own code; never changed by hand."""
+    """What tests/data/make_dclm_golden.py got from DCLM's own code; never changed by hand."""
     rows = [one["text"] for one in GOLDEN]
     for step, name in ((RefinedWebText(), "after_text"), (RefinedWebLines(), "after_lines")):
         for (rule, left), one in zip(outcomes(step, rows), GOLDEN, strict=True):
