@@ -19,11 +19,12 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from penstock.transforms import c4, fineweb, gopher, line_edits, refinedweb
+from penstock.transforms import c4, fineweb, gopher, gopher_repetition, line_edits, refinedweb
 from penstock.transforms.badwords import BadWords
 from penstock.transforms.c4 import C4Paragraphs, C4Quality
 from penstock.transforms.fineweb import FineWebQuality
-from penstock.transforms.gopher import GopherQuality, GopherRepetition
+from penstock.transforms.gopher import GopherQuality
+from penstock.transforms.gopher_repetition import GopherRepetition
 from penstock.transforms.kernels import text as marks
 from penstock.transforms.refinedweb import RefinedWebLines
 from penstock.transforms.step import Filter, Step
@@ -90,7 +91,9 @@ def test_the_golden_decisions_name_every_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [gopher, c4, fineweb, refinedweb, line_edits], ids=lambda module: str(module.__name__)
+    "module",
+    [gopher, gopher_repetition, c4, fineweb, refinedweb, line_edits],
+    ids=lambda module: str(module.__name__),
 )
 def test_examples_in_docstrings(module: ModuleType) -> None:
     tried = doctest.testmod(module)

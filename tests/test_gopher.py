@@ -15,7 +15,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.transforms.gopher import GopherQuality, GopherRepetition
+from penstock.transforms.gopher import GopherQuality
+from penstock.transforms.gopher_repetition import GopherRepetition
 from penstock.transforms.kernels.text import PUNCTUATION, TERMINAL_PUNCTUATION
 
 SYMBOLS = set(PUNCTUATION) | set(TERMINAL_PUNCTUATION)
@@ -33,8 +34,10 @@ def share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def quality_oracle(text: str, stop_words: set[str] = STOP_WORDS) -> dict[str, float]:
-    words = text.split()
+def quality_oracle(
+    text: str, stop_words: set[str] = STOP_WORDS, given_words: list[str] | None = None
+) -> dict[str, float]:
+    words = text.split() if given_words is None else given_words
     nonsymbol = [word for word in words if any(char not in SYMBOLS for char in word)]
     lines = text.splitlines()
     return {
@@ -80,8 +83,9 @@ def passed(words: list[str], n: int) -> int:
     return total
 
 
-def repetition_oracle(text: str) -> dict[str, float]:
-    paragraphs, lines, words = re.split(r"\n{2,}", text.strip()), re.split(r"\n+", text), text.split()
+def repetition_oracle(text: str, given_words: list[str] | None = None) -> dict[str, float]:
+    paragraphs, lines = re.split(r"\n{2,}", text.strip()), re.split(r"\n+", text)
+    words = text.split() if given_words is None else given_words
     scores = {
         "dup_para_frac": share(copies(paragraphs)[0], len(paragraphs)),
         "dup_para_char_frac": share(copies(paragraphs)[1], len(text)),

@@ -35,7 +35,10 @@ GUESTS = {
     "trafilatura": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "badwords", "refinedweb", "line_edits"}
+STEP_MODULES = {
+    *("gopher", "gopher_repetition", "c4", "fineweb", "language", "extract", "minhash"),
+    *("badwords", "refinedweb", "line_edits"),
+}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .c4 import C4Paragraphs, C4Quality
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
-    from .gopher import GopherQuality, GopherRepetition
+    from .gopher import GopherQuality
+    from .gopher_repetition import GopherRepetition
     from .language import LanguageId
     from .line_edits import LineEdits
     from .minhash import MinHash
@@ -22,7 +23,7 @@ STEPS = {
     "ExtractHtml": "extract",
     "LanguageId": "language",
     "GopherQuality": "gopher",
-    "GopherRepetition": "gopher",
+    "GopherRepetition": "gopher_repetition",
     "C4Quality": "c4",
     "C4Paragraphs": "c4",
     "BadWords": "badwords",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from .kernels.quality import FINEWEB, fineweb_counts
+from .kernels.fineweb import FINEWEB, fineweb_counts
 from .kernels.text import code_point_classes
 from .step import Filter, Scores, Share, above, below, first_reason, ratio, utf8
 

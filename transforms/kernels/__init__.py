@@ -26,3 +26,8 @@ def kernel(function: F) -> F:
     with suppress(RuntimeError):
         compiled._cache = KernelCache(function)
     return cast(F, compiled)
+
+
+def inlined(function: F) -> F:
+    """Compile a function into each kernel that calls it, so that of what it gives only what is used is worked out."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))

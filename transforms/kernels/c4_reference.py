@@ -7,13 +7,16 @@ its citation marks are gone, and only . ? ! end a sentence, which are the marks 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .c4 import _CURLY, _JAVASCRIPT, _LOREM, _POLICY, LineRules, _copy, _ends, _inspect, _scan_line, _sentences
-from .text import FULL_WIDTH_END, NEWLINE, SPACE, TERMINAL, Int, code_point, code_point_classes, stripped
+from .blocks import ONE, PAST, WIDTH, Bare, bare, lowest, readable, spare
+from .c4 import LineRules, _append, _stays, _without_citations
+from .c4_masks import BRACKETS, FIELDS, LINES, LONG, WORDS, inked_part, scan, total
+from .text import FULL_WIDTH_END, NEWLINE, TERMINAL, Int, code_point_classes, stripped
 
 #: Columns of `c4_reference_clean`'s counts: those of `c4.C4`, and the code points of the page before the rules.
 C4_REFERENCE = (
@@ -44,64 +47,55 @@ def reference_classes() -> NDArray[np.uint8]:
 
 
 @kernel
-def _words(data: NDArray[np.uint8], at: Int, end: Int, classes: NDArray[np.uint8]) -> Int:
-    """Count the words of a stretch."""
-    words = np.int64(0)
-    space = np.int64(1)
-    while at < end:
-        code, width = code_point(data, at, end)
-        here = np.int64(classes[code]) & SPACE
-        words += space & (here ^ 1)
-        space = here
-        at += width
-    return words
+def _stays_in_c4(
+    data: Bare, start: Int, end: Int, masks: Bare, place: Int, words: Int, rules: LineRules, counts: Bare
+) -> Any:
+    """Say whether a line stays, as `c4._stays`, but that ' is no end mark."""
+    if rules[1] and end > start and data[end - 1] == _QUOTE:
+        counts[2] += 1
+        return False
+    return _stays(data, start, end, masks, place, words, rules, counts)
 
 
 @kernel
 def _clean_page(
-    data: NDArray[np.uint8],
-    at: Int,
-    end: Int,
-    classes: NDArray[np.uint8],
-    rules: LineRules,
-    out: NDArray[np.uint8],
-    size: Int,
-    counts: NDArray[np.int64],
-) -> Int:
+    data: Bare, at: Int, end: Int, classes: Bare, rules: LineRules, masks: Bare, others: Bare, out: Bare, size: Int,
+    counts: Bare,
+) -> Int:  # fmt: skip
     """Write the lines of a page that stay to `out`, from `size` on, each with a newline: where they end."""
-    citations, end_marks, min_words, max_length, javascript, policy = rules
-    while at < end:
-        at, first, last, words, longest = _scan_line(data, at, end, classes)
-        counts[0] += 1
-        if longest > max_length:
-            counts[1] += 1
-            continue
-        stop, removed = _copy(data, first, last, out, size, classes, citations)
-        counts[7] += removed
-        if end_marks and (not _ends(out, size, stop) or out[stop - 1] == _QUOTE):
-            counts[2] += 1
-            continue
-        if removed:
-            words = _words(out, size, stop, classes)
-        if words < min_words:
-            counts[3] += 1
-            continue
-        found = _inspect(out, size, stop)
-        if found & _LOREM and counts[9] == 0:
-            counts[9] = counts[0]
-        if javascript and found & _JAVASCRIPT:
-            counts[4] += 1
-            continue
-        if found & _CURLY and counts[10] == 0:
-            counts[10] = counts[0]
-        if policy and found & _POLICY:
-            counts[5] += 1
-            continue
-        counts[6] += 1
-        counts[8] += _sentences(out, size, stop, classes)
-        out[stop] = NEWLINE
-        size = stop + 1
-    return size
+    scan(data, at, end, classes, rules[3], masks)
+    start = np.int64(0)
+    first = last = np.int64(-1)  # what stays and is not yet copied
+    for block in range((end - at) // WIDTH + 1):
+        cuts = masks[block * FIELDS + LINES]
+        while cuts:
+            stop = block * WIDTH + lowest(cuts)
+            cuts &= cuts - ONE
+            line, after = inked_part(masks, start, stop)
+            long_ = total(masks, LONG, start, stop + 1)
+            start = stop + 1
+            counts[0] += 1
+            if long_:
+                counts[1] += 1
+                continue
+            if rules[0] and total(masks, BRACKETS, line, after):
+                size = _append(data, first, last, out, size)
+                first = np.int64(-1)
+                stop, removed = _without_citations(data, at + line, at + after, classes, out, size)
+                counts[7] += removed
+                scan(out, size, stop, classes, rules[3], others)
+                words = total(others, WORDS, np.int64(0), stop - size)
+                if _stays_in_c4(out, size, stop, others, np.int64(0), words, rules, counts):
+                    out[stop] = NEWLINE
+                    size = stop + 1
+                continue
+            words = total(masks, WORDS, line, after)
+            if _stays_in_c4(data, at + line, at + after, masks, line, words, rules, counts):
+                if first < 0 or at + line != last + 1 or data[last] != NEWLINE:
+                    size = _append(data, first, last, out, size)
+                    first = at + line
+                last = at + after
+    return _append(data, first, last, out, size)
 
 
 @kernel
@@ -110,15 +104,23 @@ def c4_reference_clean(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
     """Apply the line rules: counts (rows, len(C4_REFERENCE)), and the text that is left as offsets and bytes."""
     rows = len(offsets) - 1
-    counts = np.zeros((rows, 12), np.int64)
+    counts, room = np.zeros((rows, 12), np.int64), spare(offsets, data)
     starts = np.zeros(rows + 1, np.int64)
-    out = np.empty(offsets[rows] - offsets[0] + rows, np.uint8)
-    begin: Int = np.int64(0)
+    out = np.empty(offsets[rows] - offsets[0] + rows + PAST, np.uint8)
+    longest = np.int64(0)
     for row in range(rows):
+        longest = max(longest, offsets[row + 1] - offsets[row])
         for at in range(offsets[row], offsets[row + 1]):
             counts[row, 11] += (data[at] & 0xC0) != 0x80
-        size = _clean_page(data, offsets[row], offsets[row + 1], classes, rules, out, begin, counts[row])
-        first, last = stripped(out, begin, size, classes)
+    masks = np.empty((longest // WIDTH + 2) * FIELDS, np.uint64)
+    others = np.empty(len(masks), np.uint64)  # of a line without its citations
+    begin = np.int64(0)
+    for row in range(rows):
+        text, at, end = readable(data, offsets[row], offsets[row + 1], room)
+        size = _clean_page(
+            text, at, end, bare(classes), rules, bare(masks), bare(others), bare(out), begin, bare(counts[row:])
+        )
+        first, last = stripped(bare(out), begin, size, bare(classes))
         if first > begin:
             for step in range(last - first):
                 out[begin + step] = out[first + step]

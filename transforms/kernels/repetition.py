@@ -15,7 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .text import GOLDEN, MIX, SPACE, Int, code_point, load64, repeated, same_bytes, segments, stripped, table_size
+from .blocks import (
+    ALL,
+    NONE,
+    ONE,
+    PAST,
+    TOP,
+    WIDTH,
+    Bare,
+    bare,
+    below,
+    count,
+    lowest,
+    move,
+    read,
+    readable,
+    spare,
+    within,
+)
+from .grams import PREFIX, join_grams, lay_out_words, number_words, slot_of, top_joined
+from .text import GOLDEN, MIX, NEWLINE, Int, load64, repeated, same_bytes, stripped, table_size
 
 #: Columns of `repetition_counts`.
 REPETITION = (
@@ -29,152 +48,66 @@ REPETITION = (
     *(f"top_{n}_gram_characters" for n in range(2, 5)),
     *(f"repeated_{n}_gram_characters" for n in range(5, 11)),
 )
-_PREFIX = 16  # bytes
 
 
 @kernel
-def _slot(value: Any, size: Int) -> Int:
-    """Choose where in a table of `size` slots the search for a hash begins."""
-    return np.int64(((value ^ (value >> np.uint64(29))) * GOLDEN) >> np.uint64(32)) & (size - 1)
+def _word_hash(data: Bare, start: Int, end: Int) -> Any:
+    """Hash a word; up to seven bytes past its end are read, and left out."""
+    length = np.uint64(end - start)
+    at = start
+    value = length * GOLDEN
+    while end - at > 8:
+        value = (value ^ load64(data, at)) * MIX
+        value ^= value >> np.uint64(32)
+        at += 8
+    return (value ^ load64(data, at) & ALL >> np.uint64(64 - 8 * (end - at))) * MIX
 
 
 @kernel
 def _lay_out(
-    data: NDArray[np.uint8],
-    at: Int,
-    end: Int,
-    classes: NDArray[np.uint8],
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    characters: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    powers: NDArray[np.uint64],
+    data: Bare, at: Int, end: Int, classes: Bare, stream: Bare, starts: Bare, characters: Bare, hashes: Bare
 ) -> Int:
     """Write the words one after the other into `stream`; count them.
 
-    starts and characters: bytes and code points before each word, and in all. hashes: the polynomial in MIX, modulo
-    2**64, whose coefficients are the word's bytes; powers: MIX to the word's length; so that
-    hash(ab) = hash(a) * power(b) + hash(b).
+    starts and characters: bytes and code points before each word, and in all. hashes: of each word.
     """
-    words = size = total = 0
-    while at < end:
-        code, width = np.int64(data[at]), 1
-        if code >= 0x80:
-            code, width = code_point(data, at, end)
-        if classes[code] & SPACE:
-            at += width
-            continue
-        starts[words], characters[words] = size, total
-        value, power = np.uint64(0), np.uint64(1)
-        while True:  # one word; its first code point is already read
-            for step in range(width):
-                byte = data[at + step]
-                value = value * MIX + np.uint64(byte)
-                power *= MIX
-                stream[size + step] = byte
-            size += width
-            total += 1
-            at += width
-            if at >= end:
-                break
-            code, width = np.int64(data[at]), 1
-            if code >= 0x80:
-                code, width = code_point(data, at, end)
-            if classes[code] & SPACE:
-                break
-        hashes[words], powers[words] = value, power
-        words += 1
+    words = size = total = spill = first = np.int64(0)
+    open_ = NONE
+    while at <= end:  # past the last byte all is space, so that every word ends
+        white, _, _, _, tails, _, _, _, _, _, _, _, _, spill = read(data, at, end, spill, classes)
+        ink = ~white
+        heads, bounds = ink & ~tails, ink ^ (ink << ONE | open_)
+        inside = open_ != NONE
+        while bounds:
+            place = at + lowest(bounds)
+            if inside:
+                for step in range(0, place - first, WIDTH):
+                    move(data, first + step, stream, size + step)
+                hashes[words] = _word_hash(data, first, place)
+                size += place - first
+                words += 1
+            else:
+                first = place
+                starts[words], characters[words] = size, total + count(heads & (bounds ^ bounds - ONE) >> ONE)
+            inside = not inside
+            bounds &= bounds - ONE
+        total += count(heads)
+        open_ = ink >> TOP
+        at += WIDTH
     starts[words], characters[words] = size, total
-    stream[size : size + _PREFIX] = 0
+    for step in range(PREFIX):
+        stream[size + step] = 0
     return words
 
 
 @kernel
-def _number_words(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    words: Int,
-    ids: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    where: NDArray[np.int32],
-    slots: NDArray[np.int32],
-) -> None:
-    """Give equal words equal numbers, in the order in which they first appear, and count them."""
-    size = table_size(words)
-    slots[:size] = 0
-    known = 0
-    for word in range(words):
-        value, start = hashes[word], starts[word]
-        length = starts[word + 1] - start
-        slot = _slot(value, size)
-        while slots[slot] != 0:
-            other = np.int64(where[slots[slot] - 1])
-            begin = starts[other]
-            alike = hashes[other] == value and starts[other + 1] - begin == length
-            if alike and same_bytes(stream, begin, start, length):
-                break
-            slot = (slot + 1) & (size - 1)
-        if slots[slot] == 0:
-            where[known], counts[known] = word, 0
-            known += 1
-            slots[slot] = known
-        ids[word] = slots[slot] - 1
-        counts[slots[slot] - 1] += 1
-
-
-@kernel
-def _join(
-    ids: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    grams: Int,
-    joined: NDArray[np.int32],
-    where: NDArray[np.int32],
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-) -> Int:
-    """Number the (n + 1)-grams whose two n-grams both stand more than once, in place; -1 elsewhere; count to `joined`.
-
-    ids[i] is the number of the n-gram at word i or -1, `grams` how many (n + 1)-grams there are. The pair of numbers is
-    the key, so equal keys are equal n-grams.
-    """
-    candidates = np.int64(0)  # not a bare 0: `table_size` would be compiled once more
-    twice = ids[0] >= 0 and counts[ids[0]] > 1
-    for word in range(grams):
-        before = twice
-        twice = ids[word + 1] >= 0 and counts[ids[word + 1]] > 1
-        candidates += before and twice
-    size = table_size(candidates)
-    slots[:size] = 0
-    known = 0
-    twice = ids[0] >= 0 and counts[ids[0]] > 1
-    for word in range(grams):
-        before = twice
-        twice = ids[word + 1] >= 0 and counts[ids[word + 1]] > 1
-        if not (before and twice):
-            ids[word] = -1
-            continue
-        key = np.uint64(ids[word]) << np.uint64(32) | np.uint64(ids[word + 1])
-        slot = _slot(key * MIX, size)
-        while slots[slot] != 0 and keys[slots[slot] - 1] != key:
-            slot = (slot + 1) & (size - 1)
-        if slots[slot] == 0:
-            keys[known], where[known], joined[known] = key, word, 0
-            known += 1
-            slots[slot] = known
-        ids[word] = slots[slot] - 1
-        joined[slots[slot] - 1] += 1
-    return known
-
-
-@kernel
 def _candidates(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
+    stream: Bare,
+    starts: Bare,
     words: Int,
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    chosen: NDArray[np.int32],
+    keys: Bare,
+    slots: Bare,
+    chosen: Bare,
 ) -> Int:
     """List, in order, the words at which an n-gram of five words or more may begin that stands twice.
 
@@ -183,16 +116,17 @@ def _candidates(
     """
     first = words - 4
     size = table_size(first)
-    slots[:size] = 0
+    for slot in range(size):
+        slots[slot] = 0
     for word in range(first):
         start = starts[word]
         key = (load64(stream, start) * MIX ^ load64(stream, start + 8)) * GOLDEN
         key ^= key >> np.uint64(32)
         keys[word] = key
-        slot = _slot(key, size)
+        slot = slot_of(key, size)
         while slots[slot] != 0 and keys[slots[slot] - 1] != key:
             slot = (slot + 1) & (size - 1)
-        chosen[word] = starts[word + 5] - start < _PREFIX
+        chosen[word] = starts[word + 5] - start < PREFIX
         if slots[slot] == 0:
             slots[slot] = word + 1
         else:
@@ -208,22 +142,23 @@ def _candidates(
 
 @kernel
 def _scan(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    characters: NDArray[np.int64],
+    stream: Bare,
+    starts: Bare,
+    characters: Bare,
     words: Int,
     n: Int,
-    values: NDArray[np.uint64],
-    chosen: NDArray[np.int32],
+    values: Bare,
+    chosen: Bare,
     count: Int,
-    slots: NDArray[np.int32],
+    slots: Bare,
 ) -> Int:
     """Add up the code points of repeated n-grams: go from left to right, and past a repeated n-gram at its end.
 
     values: the hash of the n-gram at each of the chosen words.
     """
     size = table_size(count)
-    slots[:size] = 0
+    for slot in range(size):
+        slots[slot] = 0
     free = total = 0
     for item in range(count):
         word = np.int64(chosen[item])
@@ -233,7 +168,7 @@ def _scan(
             continue
         value, start = values[item], starts[word]
         length = starts[word + n] - start
-        slot = _slot(value, size)
+        slot = slot_of(value, size)
         while slots[slot] != 0:
             other = np.int64(slots[slot]) - 1
             begin = starts[chosen[other]]
@@ -263,7 +198,7 @@ def _top_grams(
 ) -> None:
     """For n of 2, 3, 4: the length (words and single spaces) of the most frequent n-gram, times how often it stands."""
     for n in range(2, min(words, 4) + 1):
-        known = _join(ids, counts, words - n + 1, joined, where, keys, slots)
+        known = join_grams(ids, counts, words - n + 1, joined, where, keys, slots)
         counts, joined = joined, counts
         times: Int = 1  # where none stands twice, the first is the most frequent
         begin: Int = 0
@@ -274,20 +209,43 @@ def _top_grams(
 
 
 @kernel
-def _repeated_grams(
-    stream: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    characters: NDArray[np.int64],
-    words: Int,
-    hashes: NDArray[np.uint64],
-    powers: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-    slots: NDArray[np.int32],
-    chosen: NDArray[np.int32],
-    result: NDArray[np.int64],
+def _sum_words(
+    stream: Bare, starts: Bare, words: Int, hashes: Bare, powers: Bare, chosen: Bare, count: Int, n: Int
 ) -> None:
-    """For n of 5 to 10: the code points of repeated n-grams."""
+    """Work out what the n-grams at the chosen words are hashed from.
+
+    hashes: the polynomial in MIX, modulo 2**64, whose coefficients are a word's bytes; powers: MIX to the word's
+    length; so that hash(ab) = hash(a) * power(b) + hash(b).
+    """
+    done = np.int64(0)
+    for item in range(count):
+        word = max(done, np.int64(chosen[item]))
+        done = max(done, min(np.int64(chosen[item]) + n, words))
+        while word < done:
+            value, power = np.uint64(0), np.uint64(1)
+            for at in range(starts[word], starts[word + 1]):
+                value = value * MIX + np.uint64(stream[at])
+                power *= MIX
+            hashes[word], powers[word] = value, power
+            word += 1
+
+
+@kernel
+def _repeated_grams(
+    stream: Bare,
+    starts: Bare,
+    characters: Bare,
+    words: Int,
+    hashes: Bare,
+    powers: Bare,
+    keys: Bare,
+    slots: Bare,
+    chosen: Bare,
+    result: Bare,
+) -> None:
+    """For n of 5 to 10: the code points of repeated n-grams; hashes, powers, keys, slots and chosen are scratch."""
     count = _candidates(stream, starts, words, keys, slots, chosen)
+    _sum_words(stream, starts, words, hashes, powers, chosen, count, np.int64(10))
     for item in range(count):
         word = np.int64(chosen[item])
         value = hashes[word]
@@ -303,10 +261,59 @@ def _repeated_grams(
 
 
 @kernel
+def _segments(data: Bare, at: Int, end: Int, least: Int, spans: Bare) -> tuple[Int, Int]:
+    """Cut at runs of at least so many newlines, as `re.split` does: a newline at an end leaves an empty segment.
+
+    Give how many there are, and the code points of all; spans: three numbers each, first byte, end, code points.
+    """
+    found = points = begun = np.int64(0)  # segments; code points before this block, before this segment
+    start, first, after = at, at, at - 1  # of this segment, of this run of newlines, the byte behind it
+    while at < end:
+        live = below(end - at)
+        heads = ~within(data, at, 0x80, 0xBF) & live
+        newlines = within(data, at, NEWLINE, NEWLINE) & live
+        while newlines:
+            place = at + lowest(newlines)
+            if place != after:
+                first = place
+            after = place + 1
+            here = points + count(heads & (newlines ^ newlines - ONE))
+            if after - first == least:
+                spans[3 * found], spans[3 * found + 1], spans[3 * found + 2] = start, first, here - least - begun
+                found += 1
+            if after - first >= least:
+                start, begun = after, here
+            newlines &= newlines - ONE
+        points += count(heads)
+        at += WIDTH
+    spans[3 * found], spans[3 * found + 1], spans[3 * found + 2] = start, end, points - begun
+    return found + 1, points
+
+
+@kernel
+def _count_segments(
+    data: Bare,
+    at: Int,
+    end: Int,
+    classes: Bare,
+    spans: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    slots: NDArray[np.int32],
+    counts: NDArray[np.int64],
+) -> None:
+    """Count a document's code points, and its repeated paragraphs and lines."""
+    first, last = stripped(data, at, end, classes)
+    counts[1], _ = _segments(data, first, last, np.int64(2), bare(spans))
+    counts[2], counts[3] = repeated(data, spans, counts[1], hashes, slots)
+    counts[4], counts[0] = _segments(data, at, end, np.int64(1), bare(spans))
+    counts[5], counts[6] = repeated(data, spans, counts[4], hashes, slots)
+
+
+@kernel
 def repetition_counts(
     offsets: NDArray[np.int64], data: NDArray[np.uint8], classes: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Count what Gopher's repetition rules look at: (rows, len(REPETITION))."""
+    """Count what Gopher's repetition rules look at in words between white space: (rows, len(REPETITION))."""
     rows = len(offsets) - 1
     counts = np.zeros((rows, 16), np.int64)
     longest = 0
@@ -315,24 +322,85 @@ def repetition_counts(
     most = longest // 2 + 2  # words, and no less than lines
     spans = np.empty((most, 3), np.int64)
     slots = np.empty(table_size(most), np.int32)
-    stream = np.empty(longest + _PREFIX, np.uint8)
+    stream, room = np.empty(longest + PAST, np.uint8), spare(offsets, data)
     starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
     hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
     ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
     one, other = np.empty(most, np.int32), np.empty(most, np.int32)
     for row in range(rows):
-        at, end = offsets[row], offsets[row + 1]
-        for byte in range(at, end):
-            counts[row, 0] += (data[byte] & 0xC0) != 0x80
-        first, last = stripped(data, at, end, classes)
-        counts[row, 1] = segments(data, first, last, np.int64(2), spans)
-        counts[row, 2], counts[row, 3] = repeated(data, spans, counts[row, 1], hashes, slots)
-        counts[row, 4] = segments(data, at, end, np.int64(1), spans)
-        counts[row, 5], counts[row, 6] = repeated(data, spans, counts[row, 4], hashes, slots)
-        words = _lay_out(data, at, end, classes, stream, starts, characters, hashes, powers)
+        text, at, end = readable(data, offsets[row], offsets[row + 1], room)
+        _count_segments(text, at, end, bare(classes), spans, hashes, slots, counts[row])
+        words = _lay_out(text, at, end, bare(classes), bare(stream), bare(starts), bare(characters), bare(hashes))
         if words > 1:
-            _number_words(stream, starts, hashes, words, ids, one, where, slots)
+            number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
             _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
         if words > 4:
-            _repeated_grams(stream, starts, characters, words, hashes, powers, keys, slots, ids, counts[row, 10:16])
+            _repeated_grams(
+                bare(stream),
+                bare(starts),
+                bare(characters),
+                words,
+                bare(hashes),
+                bare(powers),
+                bare(keys),
+                bare(slots),
+                bare(ids),
+                bare(counts[row, 10:]),
+            )
+    return counts
+
+
+@kernel
+def repetition_counts_of(
+    offsets: NDArray[np.int64],
+    data: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    body: NDArray[np.uint8],
+) -> NDArray[np.int64]:
+    """Count what Gopher's repetition rules look at in given words (see `words.Words`): (rows, len(REPETITION))."""
+    counts = np.zeros((len(offsets) - 1, 16), np.int64)
+    longest = size = most = np.int64(0)
+    for row in range(len(offsets) - 1):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+        most = max(most, rows[row + 1] - rows[row])
+        own = np.int64(0)
+        for word in range(rows[row], rows[row + 1]):
+            own += ends[word] - firsts[word]
+        size = max(size, own)
+    most = max(most, longest) + 2  # words, and no less than lines
+    spans = np.empty((most, 3), np.int64)
+    slots = np.empty(table_size(most), np.int32)
+    stream, room = np.empty(size + PREFIX, np.uint8), spare(offsets, data)
+    starts, characters = np.empty(most, np.int64), np.empty(most, np.int64)
+    hashes, powers, keys = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(most, np.uint64)
+    ids, where = np.empty(most, np.int32), np.empty(most, np.int32)
+    one, other = np.empty(most, np.int32), np.empty(most, np.int32)
+    for row in range(len(offsets) - 1):
+        text, at, end = readable(data, offsets[row], offsets[row + 1], room)
+        _count_segments(text, at, end, bare(classes), spans, hashes, slots, counts[row])
+        words, first = rows[row + 1] - rows[row], rows[row]
+        spaced = lay_out_words(
+            body, firsts[first : first + words], ends[first : first + words], stream, starts, characters, hashes
+        )
+        if words > 1 and spaced:
+            top_joined(stream, starts, characters, words, keys, slots, counts[row, 7:10])
+        elif words > 1:
+            number_words(stream, starts, starts[1:], hashes, words, ids, one, where, slots)
+            _top_grams(characters, words, ids, one, other, where, keys, slots, counts[row, 7:10])
+        if words > 4:
+            _repeated_grams(
+                bare(stream),
+                bare(starts),
+                bare(characters),
+                words,
+                bare(hashes),
+                bare(powers),
+                bare(keys),
+                bare(slots),
+                bare(ids),
+                bare(counts[row, 10:]),
+            )
     return counts

@@ -179,9 +179,12 @@ def hash_bytes(data: NDArray[np.uint8], start: Int, end: Int) -> Any:
         value = (value ^ load64(data, at)) * MIX
         value ^= value >> np.uint64(32)
         at += 8
-    while at < end:
-        value = (value ^ np.uint64(data[at])) * MIX
-        at += 1
+    if at < end and end - start >= 8:
+        value = (value ^ load64(data, end - 8)) * MIX
+    else:
+        while at < end:
+            value = (value ^ np.uint64(data[at])) * MIX
+            at += 1
     return value ^ (value >> np.uint64(29))
 
 
