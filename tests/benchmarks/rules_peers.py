@@ -12,6 +12,7 @@ the two decide or edit differently.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -33,7 +34,7 @@ PACKAGES = (
 #: Entries that technical documentation holds here and there, since no list of bad words ships with penstock.
 ENTRIES = ("deprecated", "kill", "zombie process", "abort", "orphan", "dirty", "master", "slave", "dummy", "hack")
 KINDS = ("c4_quality", "c4_paragraphs", "bad_words", "refinedweb_text", "refinedweb_lines")
-Decision = list[Any]  # what a document came to: [kept or not, text]
+Decision = str | None  # what a document came to: the text that is left, or None
 
 
 def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -48,6 +49,11 @@ def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "megabytes": round(size, 1), "documents": len(texts),
         "sample_megabytes": round(some, 2), "sample_documents": len(sample),
     }  # fmt: skip
+
+
+def digest(text: Decision) -> str | None:
+    """Hash a text, so that it need not be handed on."""
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def steps(work: Path) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def penstock_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     for kind, step in steps(work).items():
         outcome = step.apply(sample)
         made = zip(outcome.reasons.to_pylist(), outcome.batch["text"].to_pylist(), strict=True)
-        decisions[kind] = [[reason is None, text if reason is None else None] for reason, text in made]
+        decisions[kind] = [digest(text) if reason is None else None for reason, text in made]
         start = time.process_time()
         for batch in batches:
             step.apply(batch)
@@ -93,8 +99,9 @@ def peers_side(work: Path, _: argparse.Namespace) -> dict[str, Any]:
         rules |= dclm(Path(os.environ["DCLM"]).resolve())
     for kind, rule in rules.items():
         start = time.process_time()
-        decisions[kind] = [rule(text) for text in texts]
+        left = [rule(text) for text in texts]
         seconds[kind] = time.process_time() - start
+        decisions[kind] = [digest(text) for text in left]
     return {"seconds": seconds, "decisions": decisions, "memory_mb": [0, round(peak_mb())]}
 
 
@@ -116,7 +123,7 @@ def clean_page() -> Callable[[str], Decision]:
     def decide(text: str) -> Decision:
         page = c4_utils.PageFeatures(text=text)
         left = list(clean(page)) if c4_utils.is_valid_length(page) else []
-        return [bool(left), left[0].text if left else None]
+        return left[0].text if left else None
 
     return decide
 
@@ -128,8 +135,7 @@ def paragraphs() -> Callable[[str], Decision]:
     one = C4ParagraphFilter()
 
     def decide(text: str) -> Decision:
-        kept = one.paragraph_filter(text)
-        return [kept, text if kept else None]
+        return text if one.paragraph_filter(text) else None
 
     return decide
 
@@ -143,8 +149,7 @@ def bad_words(words: Path) -> Callable[[str], Decision]:
     one = c4_filters.C4BadWordsFilter()
 
     def decide(text: str) -> Decision:
-        kept = one.filter(Document(text=text, id="")) is True
-        return [kept, text if kept else None]
+        return text if one.filter(Document(text=text, id="")) is True else None
 
     return decide
 
@@ -184,7 +189,7 @@ def dclm(checkout: Path) -> dict[str, Callable[[str], Decision]]:
             pages = [{"text": text, "before": len(split_words(text, ignore_punctuation=True)) if count else 0}]
             for mapper in mappers:
                 pages = mapper(pages[0]) if pages else []
-            return [bool(pages), pages[0]["text"] if pages else None]
+            return pages[0]["text"] if pages else None
 
         return decide
 
@@ -206,7 +211,8 @@ def table(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any]) -> dic
         pairs = list(zip(*(rounds[0][side]["decisions"][kind] for side in ("penstock", "rules")), strict=True))
         found[kind] = {
             "mb_per_cpu_s": round(own, 1), "peer_mb_per_cpu_s": round(peer, 3), "ratio": round(own / peer, 1),
-            "kept_by_peer": sum(other[0] for _, other in pairs), "differ": sum(mine != other for mine, other in pairs),
+            "kept_by_peer": sum(other is not None for _, other in pairs),
+            "differ": sum(mine != other for mine, other in pairs),
         }  # fmt: skip
     return found
 

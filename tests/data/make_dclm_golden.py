@@ -23,8 +23,8 @@ if __name__ == "__main__":
     made = [
         {
             "text": one["text"],
-            "after_text": rules["refinedweb_text"](one["text"])[1],
-            "after_lines": rules["refinedweb_lines"](one["text"])[1],
+            "after_text": rules["refinedweb_text"](one["text"]),
+            "after_lines": rules["refinedweb_lines"](one["text"]),
         }
         for one in json.loads(target.read_text(encoding="utf-8"))
     ]

@@ -1,4 +1,4 @@
-"""C4's line rules as its own code has them: counts and the text that is left, 220 MB/s a core; mC4's paragraph rule.
+"""C4's line rules as its own code has them: counts and the text that is left, 260 MB/s a core; mC4's paragraph rule.
 
 Differs from `c4.py`, which follows datatrove, in three places: ' is no end mark, the words of a line are counted after
 its citation marks are gone, and only . ? ! end a sentence, which are the marks that C4's Punkt looks at.
