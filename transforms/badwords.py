@@ -1,8 +1,8 @@
 """Pages with words from a list of the user's, as C4 and mC4 dropped them (Raffel et al. 2020, JMLR 21(140), 2.2).
 
 No list ships with penstock. C4 took the English "List of Dirty, Naughty, Obscene, and Otherwise Bad Words" (LDNOOBW),
-mC4 those of its languages; entries are found by a trie, so that a long list costs no more than a short one: some 85 MB/s a core, datatrove's
-regular expression of ten entries 19.
+mC4 those of its languages. Entries are found by a trie, so that a long list costs no more than a short one: some 85
+MB/s a core, where datatrove's regular expression of ten entries makes 19.
 """
 
 from __future__ import annotations
