@@ -51,9 +51,9 @@ class C4Quality(Filter):
     space nor one of datatrove's PUNCTUATION, and ends with a word whose last code point, closing quotes and brackets
     aside, is one of datatrove's 159 TERMINAL_PUNCTUATION; but a full stop does not end it after another full stop (an
     ellipsis), nor after a letter that follows neither letter nor digit (J. or U.S. or e.g.). The marks 。．！？｡ end one
-    inside a word too. In `variant="c4"` only . ? ! end one, as for NLTK's Punkt, trained on English, which C4 asked; that
-    knows abbreviations besides. Three kept lines are three sentences to both, so that only pages of one or two can fare
-    otherwise: 8 of 7,607 documents of real text did (`tests/benchmarks/rules_peers.py`).
+    inside a word too. In `variant="c4"` only . ? ! end one, as for NLTK's Punkt, trained on English, which C4 asked;
+    that knows abbreviations besides. Three kept lines are three sentences to both, so that only pages of one or two can
+    fare otherwise: 8 of 7,607 documents of real text did (`tests/benchmarks/rules_peers.py`).
 
     None switches off a rule with a threshold, False the others. Only `min_num_sentences`, `filter_lorem_ipsum` and
     `filter_curly_bracket` can be replayed from scores: the others edit.

@@ -186,7 +186,9 @@ def dclm(checkout: Path) -> dict[str, Callable[[str], Decision]]:
 
     def chain(mappers: list[Callable[[Any], list[Any]]], count: bool) -> Callable[[str], Decision]:
         def decide(text: str) -> Decision:
-            pages = [{"text": text, "before": len(split_words(text, ignore_punctuation=True)) if count else 0}]
+            pages: list[Any] = [
+                {"text": text, "before": len(split_words(text, ignore_punctuation=True)) if count else 0}
+            ]
             for mapper in mappers:
                 pages = mapper(pages[0]) if pages else []
             return pages[0]["text"] if pages else None
