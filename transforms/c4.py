@@ -50,9 +50,9 @@ class C4Quality(Filter):
     A kept line has at least one, and none runs over its end. A sentence begins at the first code point that is neither
     space nor one of datatrove's PUNCTUATION, and ends with a word whose last code point, closing quotes and brackets
     aside, is one of datatrove's 159 TERMINAL_PUNCTUATION; but a full stop does not end it after another full stop (an
-    ellipsis), nor after a letter that follows neither letter nor digit (J. or U.S. or e.g.). The marks 。．！？｡ end one
-    inside a word too. In `variant="c4"` only . ? ! end one, as for NLTK's Punkt, trained on English, which C4 asked;
-    that knows abbreviations besides. Three kept lines are three sentences to both, so that only pages of one or two can
+    ellipsis), nor after a letter that follows neither letter nor digit (J. or U.S. or e.g.). The marks 。．！？｡ end
+    one inside a word too. In `variant="c4"` only . ? ! end one, as for NLTK's Punkt, trained on English, which C4 asked
+    and which knows abbreviations. Three kept lines are three sentences to both, so that only pages of one or two can
     fare otherwise: 8 of 7,607 documents of real text did (`tests/benchmarks/rules_peers.py`).
 
     None switches off a rule with a threshold, False the others. Only `min_num_sentences`, `filter_lorem_ipsum` and
@@ -139,10 +139,11 @@ class C4Quality(Filter):
             self.filter_policy,
         )
         if self.variant == "fineweb":
-            names, (counts, offsets, data) = C4, c4_clean(*utf8(batch), code_point_classes(), rules)
+            counts, offsets, data = c4_clean(*utf8(batch), code_point_classes(), rules)
         else:
-            names, (counts, offsets, data) = C4_REFERENCE, c4_reference_clean(*utf8(batch), reference_classes(), rules)
+            counts, offsets, data = c4_reference_clean(*utf8(batch), reference_classes(), rules)
         text = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(data))
+        names = C4 if self.variant == "fineweb" else C4_REFERENCE
         return dict(zip(names, counts.T, strict=True)), text
 
 

@@ -186,9 +186,8 @@ def dclm(checkout: Path) -> dict[str, Callable[[str], Decision]]:
 
     def chain(mappers: list[Callable[[Any], list[Any]]], count: bool) -> Callable[[str], Decision]:
         def decide(text: str) -> Decision:
-            pages: list[Any] = [
-                {"text": text, "before": len(split_words(text, ignore_punctuation=True)) if count else 0}
-            ]
+            words = len(split_words(text, ignore_punctuation=True)) if count else 0
+            pages: list[Any] = [{"text": text, "before": words}]
             for mapper in mappers:
                 pages = mapper(pages[0]) if pages else []
             return pages[0]["text"] if pages else None
