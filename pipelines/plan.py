@@ -19,7 +19,7 @@ from .. import InputError, RecipeError
 from ..sharding.store import Store
 from ..transforms import ExtractHtml
 from ..transforms.named import built_in, inner_steps
-from ..transforms.readers import Piece, check_fields, detect_format, list_files, split
+from ..transforms.readers import Piece, check_fields, detect_format, holds_texts, list_files, split
 from .recipe import Recipe, digest
 from .tables import get_table, put_table
 
@@ -104,8 +104,12 @@ def cut_files(recipe: Recipe, source: str) -> Iterator[tuple[Piece, str, list[tu
     item = recipe.inputs[source]
     entries = list_files(item.path)
     kinds = [item.format if item.format != "auto" else detect_format(entry.path) for entry in entries]
-    steps = list(inner_steps(recipe.steps))
-    if "warc" in kinds and all(map(built_in, steps)) and not any(isinstance(step, ExtractHtml) for step in steps):
+    extracts = any(isinstance(step, ExtractHtml) or not built_in(step) for step in inner_steps(recipe.steps))
+    if not extracts and item.format == "auto":  # what is named like pages may be texts
+        kinds = [
+            "wet" if kind == "warc" and holds_texts(entry) else kind for entry, kind in zip(entries, kinds, strict=True)
+        ]
+    if "warc" in kinds and not extracts:
         raise RecipeError(
             f"steps: the input {source!r} holds WARC files, whose pages have no text until a step extracts it: put "
             "extract_html first"

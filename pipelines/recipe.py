@@ -35,7 +35,7 @@ class Input(Frozen):
     """
 
     path: str = Field(min_length=1)
-    format: Literal["auto", "warc", "jsonl", "parquet", "text"] = "auto"
+    format: Literal["auto", "warc", "wet", "jsonl", "parquet", "text"] = "auto"
     fields: Fields = Fields()
 
 

@@ -26,6 +26,9 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     # `stop_words` is the list as well, so a maximum of that name would be misread.
     "gopher_quality.stop_words": (("min_stop_words", "below"),),
     "c4_quality.sentences": (("min_num_sentences", "below"),),
+    "c4_quality.characters": (("max_page_length", "above"),),
+    "c4_paragraphs.nth_longest": (("min_paragraph_length", "below"),),
+    "refinedweb_lines.removed_word_ratio": (("max_removed_word_ratio", "above"),),
     "fineweb_quality.line_punct_ratio": (("line_punct_thr", "below"),),
     "fineweb_quality.short_line_ratio": (("short_line_thr", "above"),),
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),

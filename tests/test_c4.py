@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.transforms.c4 import C4Quality
+from penstock.transforms.c4 import C4Paragraphs, C4Quality
 from penstock.transforms.kernels.text import PUNCTUATION, TERMINAL_PUNCTUATION
 
 SYMBOLS = set(PUNCTUATION) | set(TERMINAL_PUNCTUATION)
@@ -77,7 +77,11 @@ woven = st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(GAPS)), max_
 )
 texts = st.lists(st.one_of(woven, st.text(max_size=80)), min_size=1, max_size=6)
 steps = st.builds(
-    C4Quality,
+    lambda variant, longest, **rules: C4Quality(
+        variant=variant, **rules, **({"max_page_length": longest} if variant == "c4" else {})
+    ),
+    variant=st.sampled_from(["fineweb", "c4"]),
+    longest=st.sampled_from([None, 60, 190_000]),
     remove_citations=st.booleans(),
     filter_no_terminal_punct=st.booleans(),
     min_num_sentences=st.sampled_from([None, 0, 1, 3, 5]),
@@ -110,8 +114,11 @@ def sentences(line: str) -> int:
 
 
 def oracle(step: C4Quality, text: str) -> tuple[str | None, str]:
-    """Say what datatrove's C4QualityFilter returns, and the text it leaves."""
+    """Say what datatrove's C4QualityFilter, or C4's own clean_page, returns, and the text it leaves."""
     count, kept = 0, []
+    c4 = step.variant == "c4"
+    if step.max_page_length is not None and len(text) > step.max_page_length:
+        return "long_page", text
     for line in text.splitlines():
         line = line.strip()
         words = line.split()
@@ -119,8 +126,10 @@ def oracle(step: C4Quality, text: str) -> tuple[str | None, str]:
             continue
         if step.remove_citations:
             line = re.sub(r"\[\d*]|\[edit]|\[citation needed]", "", line)
-        if step.filter_no_terminal_punct and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")):
+        marks = (".", "?", "!", '"') if c4 else (".", "?", "!", '"', "'")
+        if step.filter_no_terminal_punct and (not line.endswith(marks) or line.endswith("...")):
             continue
+        words = line.split() if c4 else words
         if step.min_words_per_line is not None and len(words) < step.min_words_per_line:
             continue
         lower = line.lower()
@@ -156,6 +165,7 @@ def test_decides_and_edits_as_the_oracle(step: C4Quality, rows: list[str]) -> No
 def test_page_rules_replay_from_scores_measured_with_others(step: C4Quality, rows: list[str]) -> None:
     """Which page rules are on changes no score."""
     off = {"filter_lorem_ipsum": False, "filter_curly_bracket": False, "min_num_sentences": None}
+    off |= {"max_page_length": None}
     scores = step.model_copy(update=off).measure(pa.record_batch({"text": pa.array(rows, pa.string())}))
     replayed = [reason and reason.removeprefix("c4_quality/") for reason in step.decide(scores).to_pylist()]
     assert replayed == [oracle(step, text)[0] for text in rows]
@@ -249,3 +259,58 @@ def test_refuses_a_field_of_another_variant() -> None:
     options: dict[str, Any] = {"split_paragraph": False}
     with pytest.raises(ValueError, match="split_paragraph"):
         C4Quality(**options)
+
+
+def test_c4_is_built_to_its_own_numbers() -> None:
+    step = C4Quality(variant="c4")
+    assert (step.min_words_per_line, step.min_num_sentences, step.max_page_length) == (5, 3, 190_000)
+    assert C4Quality(variant="c4", max_page_length=None, min_num_sentences=5).min_num_sentences == 5
+    assert C4Quality.model_validate_json(step.model_dump_json()) == step
+    with pytest.raises(ValueError, match="variant fineweb has no such rule"):
+        C4Quality(max_page_length=100)
+
+
+THREE = "One is here. Two is here. Three is."
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "left"),
+    [
+        (THREE, None, THREE),
+        ("One is here now. Two is here.", "too_few_sentences", None),
+        (f"{THREE}\nIt ends in a quote'", None, THREE),
+        (f'{THREE}\nIt ends in a quote"', None, f'{THREE}\nIt ends in a quote"'),
+        (f"{THREE}\nThese are four words.", None, THREE),
+        (
+            f"{THREE}\nFour words [1] are here.",
+            None,
+            f"{THREE}\nFour words  are here.".replace("\nFour words  are here.", ""),
+        ),
+        (f"{THREE}\nFive words [1] are kept here.", None, f"{THREE}\nFive words  are kept here."),
+        (f"{THREE}\nThe lorem ipsum is {{ here.", "lorem_ipsum", None),
+        (f"{THREE}\nlorem ipsum is.", None, THREE),  # a line of three words is gone before
+        (f"{THREE}\nA curly {{ bracket is here.", "curly_bracket", None),
+        (f"{THREE}\nA curly {{ bracket with javascript.", None, THREE),
+        (f"{THREE} {'x ' * 95_000}", "long_page", None),
+    ],
+)
+def test_c4s_own_code(text: str, rule: str | None, left: str | None) -> None:
+    assert outcomes(C4Quality(variant="c4"), [text]) == [(rule, text if left is None else left)]
+
+
+def paragraphs(text: str, least: int, length: int) -> bool:
+    lengths = sorted(map(len, text.split("\n")), reverse=True)
+    return len(lengths) >= least and lengths[least - 1] >= length
+
+
+@settings(max_examples=100)
+@given(st.lists(st.lists(st.text("aé漢👍 \r", max_size=6), max_size=8).map("\n".join), min_size=1), st.integers(1, 4))
+def test_paragraphs_as_the_oracle(rows: list[str], least: int) -> None:
+    step = C4Paragraphs(min_paragraphs=least, min_paragraph_length=3)
+    reasons = step.reasons(pa.record_batch({"text": pa.array(rows, pa.string())})).to_pylist()
+    assert [reason is None for reason in reasons] == [paragraphs(text, least, 3) for text in rows]
+
+
+def test_paragraphs_at_the_threshold() -> None:
+    rows = ["é" * 200 + "\n" + "a" * 300 + "\n\n" + "b" * 200, "\n".join(["a" * 300, "b" * 300, "c" * 199]), "a" * 600]
+    assert [why is None for why in C4Paragraphs().reasons(pa.record_batch({"text": rows})).to_pylist()] == [1, 0, 0]

@@ -37,6 +37,7 @@ GUESTS = {
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
 STEP_MODULES = {
+    "badwords",
     "c4",
     "extract",
     "fineweb",
@@ -44,9 +45,11 @@ STEP_MODULES = {
     "gopher_repetition",
     "language",
     "language_score",
+    "line_edits",
     "minhash",
     "normalise",
     "pii",
+    "refinedweb",
     "route",
     "sampling",
 }
@@ -177,6 +180,8 @@ def test_public_names_are_pinned() -> None:
         "run",
     }
     assert set(transforms.__all__) == {
+        "BadWords",
+        "C4Paragraphs",
         "C4Quality",
         "ExtractHtml",
         "FineWebQuality",
@@ -185,10 +190,13 @@ def test_public_names_are_pinned() -> None:
         "GopherRepetition",
         "LanguageId",
         "LanguageScore",
+        "LineEdits",
         "MinHash",
         "Multilingual",
         "Normalise",
         "RedactPii",
+        "RefinedWebLines",
+        "RefinedWebText",
         "Sample",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}

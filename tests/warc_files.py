@@ -29,6 +29,23 @@ def page(number: int) -> bytes:
 PAGES = [record(number, http(page(number))) for number in range(12)]
 
 
+def conversion(number: int, text: bytes, *headers: bytes) -> bytes:
+    """A record of a WET file."""
+    head = [
+        b"WARC/1.0",
+        b"WARC-Type: conversion",
+        b"WARC-Target-URI: http://web.example/%d" % number,
+        b"WARC-Date: 2024-02-03T04:05:06Z",
+        b"WARC-Record-ID: <urn:uuid:%d>" % number,
+        b"WARC-Refers-To: <urn:uuid:1%d>" % number,
+        *(headers or (b"WARC-Identified-Content-Language: eng", b"Content-Type: text/plain")),
+        b"Content-Length: %d" % len(text),
+        b"",
+        text,
+    ]
+    return b"\r\n".join(head) + b"\r\n\r\n"
+
+
 def write(path: Path, *parts: bytes) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"".join(parts))

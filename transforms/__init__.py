@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from .. import lazily
 
 if TYPE_CHECKING:
-    from .c4 import C4Quality
+    from .badwords import BadWords
+    from .c4 import C4Paragraphs, C4Quality
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .function_step import FunctionStep
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from .gopher_repetition import GopherRepetition
     from .language import LanguageId
     from .language_score import LanguageScore
+    from .line_edits import LineEdits
     from .minhash import MinHash
     from .normalise import Normalise
     from .pii import RedactPii
+    from .refinedweb import RefinedWebLines, RefinedWebText
     from .route import Multilingual
     from .sampling import Sample
 
@@ -28,6 +31,11 @@ STEPS = {
     "GopherQuality": "gopher",
     "GopherRepetition": "gopher_repetition",
     "C4Quality": "c4",
+    "C4Paragraphs": "c4",
+    "BadWords": "badwords",
+    "RefinedWebText": "refinedweb",
+    "RefinedWebLines": "refinedweb",
+    "LineEdits": "line_edits",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
     "Normalise": "normalise",
@@ -44,6 +52,11 @@ KINDS = {
     "gopher_quality": "GopherQuality",
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
+    "c4_paragraphs": "C4Paragraphs",
+    "bad_words": "BadWords",
+    "refinedweb_text": "RefinedWebText",
+    "refinedweb_lines": "RefinedWebLines",
+    "line_edits": "LineEdits",
     "fineweb_quality": "FineWebQuality",
     "normalise": "Normalise",
     "redact_pii": "RedactPii",
@@ -52,6 +65,8 @@ KINDS = {
     "multilingual": "Multilingual",
 }
 __all__ = [
+    "BadWords",
+    "C4Paragraphs",
     "C4Quality",
     "ExtractHtml",
     "FineWebQuality",
@@ -60,10 +75,13 @@ __all__ = [
     "GopherRepetition",
     "LanguageId",
     "LanguageScore",
+    "LineEdits",
     "MinHash",
     "Multilingual",
     "Normalise",
     "RedactPii",
+    "RefinedWebLines",
+    "RefinedWebText",
     "Sample",
 ]
 

@@ -82,6 +82,28 @@ def undo(text: str, edits: Sequence[Mapping[str, Any]] | None) -> str:
     return text
 
 
+def in_bytes(text: str, places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Take rising places in code points to places in UTF-8, both from the start of a text.
+
+    Bytes that are no UTF-8 are told by `surrogateescape`.
+    """
+    found, at, size = [], 0, 0
+    for first, last in places:
+        begin = size + len(text[at:first].encode("utf-8", "surrogateescape"))
+        size = begin + len(text[first:last].encode("utf-8", "surrogateescape"))
+        found.append((begin, size))
+        at = last
+    return found
+
+
+def line_cut(text: str, start: int, end: int, kept: bool) -> tuple[int, int]:
+    """Give what goes with a line, as `"\\n".join` of the others has it: the newline to its left.
+
+    The one to its right, as long as no line before is kept.
+    """
+    return (start - 1, end) if kept else (start, min(end + 1, len(text)))
+
+
 def _strings(offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.Array:
     return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
 

@@ -31,8 +31,10 @@ EXTENSIONS = {
     ".ndjson": "jsonl",
     ".jsonl": "jsonl",
     ".json": "jsonl",
+    ".wet.gz": "wet",
     ".warc": "warc",
     ".txt": "text",
+    ".wet": "wet",
     ".pq": "parquet",
 }
 #: Where stores tell a file's version, the best first.
@@ -53,7 +55,7 @@ class FileEntry:
 
 
 def detect_format(path: str) -> str:
-    """Tell 'warc', 'jsonl', 'parquet' or 'text' by the file's name.
+    """Tell 'warc', 'wet', 'jsonl', 'parquet' or 'text' by the file's name.
 
     Raises InputError, naming the extensions that are known.
     """

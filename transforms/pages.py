@@ -37,7 +37,7 @@ _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "
 def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     """Add the row of one response record, given as it lies in the file."""
     try:
-        record = WarcRecord.from_bytes(_named_as_usual(body))
+        record = WarcRecord.from_bytes(named_as_usual(body))
     except OSError as error:
         rows.quarantine(place, f"the record's header cannot be read: {error}", body)
         return
@@ -76,7 +76,7 @@ def page_row(rows: Rows, place: int, body: bytes, largest: int) -> None:
     rows.add(place, size, url=url, html=html, metadata=metadata, reason=reason)
 
 
-def _named_as_usual(body: bytes) -> bytes:
+def named_as_usual(body: bytes) -> bytes:
     """Write two names of the WARC header as fastwarc looks for them; names are written in any case (ISO 28500, 4)."""
     end = body.find(b"\n\r\n")
     head = body[: end + 1 if end >= 0 else 1 << 16]

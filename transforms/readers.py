@@ -1,7 +1,7 @@
-"""Read WARC, JSON lines, Parquet and text as document batches; every record met is a row, exactly once.
+"""Read WARC, WET, JSON lines, Parquet and text as document batches; every record met is a row, exactly once.
 
-A row is kept, rejected by a rule (`read/http_status`, `read/not_html`, `read/empty`), or set aside with an error and
-its bytes. What is damaged never hides what lies behind it.
+A row is kept, rejected by a rule (`read/http_status`, `read/not_html`, `read/not_text`, `read/empty`), or set aside
+with an error and its bytes. What is damaged never hides what lies behind it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,23 @@ from .lines import check_jsonl, codec_of, read_jsonl
 from .rows import LARGEST_RECORD, Fields, Piece, Wanted
 from .step import Outcome
 from .tables import check_schema, read_parquet, read_text
-from .warc import read_warc
+from .warc import first_kind, read_warc
 from .warc_cuts import find_cuts
 
-__all__ = ["Fields", "FileEntry", "Piece", "Wanted", "check_fields", "detect_format", "list_files", "read", "split"]
+__all__ = [
+    "Fields",
+    "FileEntry",
+    "Piece",
+    "Wanted",
+    "check_fields",
+    "detect_format",
+    "holds_texts",
+    "list_files",
+    "read",
+    "split",
+]
 
-FORMATS = ("warc", "jsonl", "parquet", "text")
+FORMATS = ("warc", "wet", "jsonl", "parquet", "text")
 
 
 def read(
@@ -39,7 +50,7 @@ def read(
     fields = fields or Fields()
     if piece.size == 0:
         return
-    if piece.format == "warc":
+    if piece.format in ("warc", "wet"):
         yield from read_warc(piece, largest, wanted)
     elif piece.format == "jsonl":
         yield from read_jsonl(piece, fields, largest, wanted)
@@ -75,6 +86,11 @@ def check_fields(entry: FileEntry, format: str, fields: Fields) -> None:
         check_schema(table.schema_arrow, entry.path, fields)
 
 
+def holds_texts(entry: FileEntry) -> bool:
+    """Say whether the first document of a WARC file is a text (WET) and not a page."""
+    return entry.size > 0 and first_kind(entry.url, entry.size) == "conversion"
+
+
 def split(entry: FileEntry, format: str, task_bytes: int) -> list[tuple[int, int]]:
     """Cut a file into ranges of about `task_bytes`, as `Piece` has them: [(start, end), …], which cover it exactly.
 
@@ -86,7 +102,11 @@ def split(entry: FileEntry, format: str, task_bytes: int) -> list[tuple[int, int
         parts = -(-entry.size // task_bytes)
         cuts = [entry.size * part // parts for part in range(parts + 1)]
         return list(pairwise(cuts))
-    if format == "warc" and entry.size > task_bytes and (found := find_cuts(entry.url, entry.size, task_bytes)):
+    if (
+        format in ("warc", "wet")
+        and entry.size > task_bytes
+        and (found := find_cuts(entry.url, entry.size, task_bytes))
+    ):
         return list(pairwise([0, *found, entry.size]))
     if format == "parquet" and entry.size > task_bytes and (table := _parquet(entry)) is not None:
         groups = [table.metadata.row_group(group) for group in range(table.num_row_groups)]

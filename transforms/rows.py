@@ -42,7 +42,7 @@ class Piece:
     @property
     def bytes(self) -> int:
         """Count the bytes of the file that are covered; for row groups, which do not say, the whole file's."""
-        ranged = self.format in ("jsonl", "warc") and self.end >= 0
+        ranged = self.format in ("jsonl", "warc", "wet") and self.end >= 0
         return max(0, self.end - self.start) if ranged else self.size
 
 

@@ -1,4 +1,4 @@
-"""Read the response records of WARC files (ISO 28500), plain or gzipped, and decode their pages.
+"""Read WARC files (ISO 28500), plain or gzipped: pages of response records, and texts of conversion records (WET).
 
 The records are cut here and parsed by fastwarc, because its iterator (2.0.1) ends without a word where a gzip member is
 cut short, lets a record with a wrong length swallow its neighbours, and with `auto_decode="all"` stops without a word
@@ -18,13 +18,14 @@ from .inflate import MAGIC, Codec, Damage, Data, Event, MemberEnd, decompress
 from .pages import page_row
 from .rows import LARGEST_RECORD, RAW_BYTES, Piece, Rows, Wanted
 from .step import Outcome
+from .wet import page_among_texts, text_row
 
 HEADER_BYTES = 1 << 20
 _RECORD = re.compile(rb"WARC/\d\.\d+\r\n")
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d{1,18})[ \t]*\r?$")
 _NEXT = re.compile(rb"WARC/\d\.\d{1,2}\r\n[A-Za-z-]{1,40}:")  # where a record begins, in the midst of anything
 _LINE_ENDS = re.compile(rb"[\r\n]+")
-_RESPONSE = re.compile(rb"(?im)^warc-type:[ \t]*response[ \t]*\r?$")
+_TYPE = re.compile(rb"(?im)^warc-type:[ \t]*(response|conversion)[ \t]*\r?$")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Frame:
 
 
 def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None = None) -> Iterator[Outcome]:
-    """Read the records that begin in a piece: a row for each response record and for each damaged place.
+    """Read the records that begin in a piece: a row for each response or conversion and for each damaged place.
 
     `place` is where the row begins in the file as it is stored: a plain record's own offset, the offset of the gzip
     member in which a record begins, as in Common Crawl's index. Rows that share a member count on from there by one.
@@ -51,20 +52,43 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None
     with open_input(piece.url, piece.size) as file:
         codec = codec_of(file, piece.start)
         for frame in _within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
-            if frame.error is None and not _RESPONSE.search(frame.body, 0, frame.body.find(b"\r\n\r\n") + 2):
+            said = None if frame.error is not None else kind_of(frame)
+            if frame.error is None and said is None:
                 continue
             place = max(offset_of(frame, codec), last + 1)
             if wanted is None or wanted(place, frame.body):
-                if frame.error is not None:
-                    rows.quarantine(place, frame.error, frame.body)
-                else:
-                    page_row(rows, place, frame.body, largest)
+                _add(rows, place, frame, said, piece.format, largest)
             if 0 <= piece.end <= place:
                 raise _miscut(piece, f"records share gzip members, and one counts as byte {place}")
             last = place
             if rows.full:
                 yield from rows.take()
     yield from rows.take()
+
+
+def _add(rows: Rows, place: int, frame: Frame, said: str | None, format: str, largest: int) -> None:
+    """Add the row of one record, or of a damaged place."""
+    if frame.error is not None:
+        rows.quarantine(place, frame.error, frame.body)
+    elif said == "conversion":
+        text_row(rows, place, frame.body)
+    elif format == "wet":
+        page_among_texts(rows, place, frame.body)
+    else:
+        page_row(rows, place, frame.body, largest)
+
+
+def kind_of(frame: Frame) -> str | None:
+    """Tell "response" or "conversion" of a whole record; None of all others, which hold no document."""
+    found = _TYPE.search(frame.body, 0, frame.body.find(b"\r\n\r\n") + 2)
+    return found[1].lower().decode() if found else None
+
+
+def first_kind(url: str, size: int) -> str | None:
+    """Tell the kind of a WARC file's first document; None where it has none. Reads no further than there."""
+    with open_input(url, size) as file:
+        found = frames(decompress(file, codec_of(file), 0), LARGEST_RECORD)
+        return next((kind for frame in found if frame.error is None and (kind := kind_of(frame))), None)
 
 
 def codec_of(file: BinaryIO, start: int = 0) -> Codec:
