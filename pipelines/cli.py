@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import CorruptDataError, InputError, PenstockError, RequestError, RunError, __version__
+from .classifier import add_classifier
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_tokenizer(commands)
     add_tools(commands)
     add_trace(commands)
+    add_classifier(commands, add_command)
     return parser
 
 
