@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Callable
 from hashlib import sha256
@@ -20,7 +21,7 @@ SETTINGS |= {"bucket": int, "loss": str}
 def add_classifier(commands: Any, add_command: Add) -> None:
     """`penstock classifier`."""
     parser = add_command(commands, "classifier", command, "train a fastText quality classifier, or set its threshold")
-    actions = parser.add_subparsers(dest="action", metavar="train|calibrate", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="train|calibrate|cutoffs", required=True)
     train = actions.add_parser("train", help="train on examples of two classes; the same bytes each time")
     train.add_argument("--positive", action="append", default=[], metavar="GLOB", help="files of good documents")
     train.add_argument("--negative", action="append", default=[], metavar="GLOB", help="files of other documents")
@@ -31,19 +32,26 @@ def add_classifier(commands: Any, add_command: Add) -> None:
     train.add_argument(
         "--output", required=True, metavar="FILE.bin", help="beside it, FILE.json tells what it is worth"
     )
-    train.add_argument("--preset", default="dclm", help="dclm (default), dclm-bigrams, fasttext")
+    train.add_argument("--preset", default="dclm", help="dclm (default) or dclm-bigrams")
     train.add_argument("--other", default="cc", help="the other label; cc by default")
     train.add_argument("--most", type=int, metavar="N", help="of each class; a keyed sample of N documents")
     train.add_argument("--held-out", type=float, default=0.1, metavar="SHARE", help="for the test; 0.1 by default")
     train.add_argument("--seed", type=int, default=0)
     for name, kind in SETTINGS.items():
-        train.add_argument(f"--{name}", type=kind, metavar=name.upper(), help="in the place of the preset's")
+        option = name.replace("C", "-c").replace("N", "-n")  # --min-count, --word-ngrams
+        train.add_argument(f"--{option}", dest=name, type=kind, metavar="X", help="in the place of the preset's")
     calibrate = actions.add_parser("calibrate", help="find the threshold that keeps a share of documents")
     calibrate.add_argument("model", metavar="MODEL")
     calibrate.add_argument("--input", action="append", required=True, metavar="GLOB")
     calibrate.add_argument("--keep", type=float, required=True, metavar="SHARE", help="0.1 keeps the best tenth")
     calibrate.add_argument("--most", type=int, default=100_000, metavar="N", help="documents of a keyed sample")
     calibrate.add_argument("--seed", type=int, default=0)
+    cutoffs = actions.add_parser("cutoffs", help="write percentiles of a score by language, for perplexity's buckets")
+    cutoffs.add_argument("--input", action="append", required=True, metavar="GLOB", help="Parquet files of a run")
+    cutoffs.add_argument("--output", required=True, metavar="FILE.csv")
+    cutoffs.add_argument("--score", default="perplexity", metavar="COLUMN")
+    cutoffs.add_argument("--by", default="language", metavar="COLUMN")
+    cutoffs.add_argument("--debug", action="store_true", help="show the traceback of an error")
     for action in (train, calibrate):
         action.add_argument("--label", default="hq", help="the label of good documents; hq by default")
         action.add_argument("--text-field", default="text")
@@ -51,8 +59,9 @@ def add_classifier(commands: Any, add_command: Add) -> None:
 
 
 def command(arguments: Any) -> int:
-    """Train or calibrate."""
-    return train_command(arguments) if arguments.action == "train" else calibrate_command(arguments)
+    """Train, calibrate, or write cut-offs."""
+    calls = {"train": train_command, "calibrate": calibrate_command, "cutoffs": cutoffs_command}
+    return calls[arguments.action](arguments)
 
 
 def train_command(arguments: Any) -> int:
@@ -150,4 +159,22 @@ def calibrate_command(arguments: Any) -> int:
     sample = smallest(texts_of(arguments.input, arguments.text_field), "", arguments.most, arguments.seed)
     found = calibrate(scores_of(model, arguments.label, [example.text for example in sample]), arguments.keep)
     print(json.dumps(found, indent=1))
+    return 0
+
+
+def cutoffs_command(arguments: Any) -> int:
+    """Write percentiles as a table: a row a percentile, a column a language."""
+    from .classifier_data import percentiles_by
+
+    target = Path(arguments.output)
+    if not target.parent.is_dir():
+        raise RequestError(f"--output {target}: the folder {target.parent} is not there")
+    found = percentiles_by(arguments.input, arguments.score, arguments.by)
+    if not found:
+        raise RequestError(f"no row has both {arguments.score!r} and {arguments.by!r}")
+    with target.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["", *found])
+        rows.writerows([percent, *(round(float(found[name][percent]), 1) for name in found)] for percent in range(101))
+    print(f"{target}: percentiles of {arguments.score} for {len(found)} values of {arguments.by}")
     return 0

@@ -9,10 +9,12 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 import xxhash
+from numpy.typing import NDArray
 
 from .. import InputError, RequestError
 from ..transforms.files import list_files, open_input
@@ -65,26 +67,39 @@ def held_out(example: Example, share: float) -> bool:
     return (example.key * 0x9E3779B97F4A7C15 >> 32) % (1 << 32) < share * (1 << 32)
 
 
+def columns(patterns: Sequence[str], *names: str) -> Iterator[tuple[Any, ...]]:
+    """Read columns of Parquet files, row by row."""
+    for pattern in patterns:
+        for entry in list_files(pattern):
+            if detect_format(entry.path) != "parquet":
+                raise RequestError(f"scores are read from Parquet files (a run's documents), and {entry.path} is none")
+            with open_input(entry.url, entry.size) as file:
+                table = pq.ParquetFile(file)
+                if missing := [name for name in names if name not in table.schema_arrow.names]:
+                    present = ", ".join(table.schema_arrow.names)
+                    raise InputError(f"{entry.path} has no column {missing[0]!r}; it has {present}")
+                for batch in table.iter_batches(256, columns=list(names)):
+                    yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+
+
 def scored_texts(
     patterns: Sequence[str], column: str, text_field: str, at_least: float | None, below: float | None
 ) -> Iterator[str]:
     """Read the texts of Parquet files whose score lies on one side of a bound."""
-    for pattern in patterns:
-        for entry in list_files(pattern):
-            if detect_format(entry.path) != "parquet":
-                raise RequestError(f"--score reads Parquet files (a run's documents), and {entry.path} is none")
-            with open_input(entry.url, entry.size) as file:
-                table = pq.ParquetFile(file)
-                if missing := {column, text_field} - set(table.schema_arrow.names):
-                    names = ", ".join(table.schema_arrow.names)
-                    raise InputError(f"{entry.path} has no column {sorted(missing)[0]!r}; it has {names}")
-                for batch in table.iter_batches(256, columns=[column, text_field]):
-                    pairs = zip(batch.column(column).to_pylist(), batch.column(text_field).to_pylist(), strict=True)
-                    for score, text in pairs:
-                        if score is None or not text:
-                            continue
-                        if (at_least is not None and score >= at_least) or (below is not None and score < below):
-                            yield text
+    for score, text in columns(patterns, column, text_field):
+        if score is None or not text:
+            continue
+        if (at_least is not None and score >= at_least) or (below is not None and score < below):
+            yield text
+
+
+def percentiles_by(patterns: Sequence[str], column: str, by: str) -> dict[str, NDArray[np.float64]]:
+    """Give percentiles 0 to 100 of a score, for each value of another column, by name."""
+    found: dict[str, list[float]] = {}
+    for score, name in columns(patterns, column, by):
+        if score is not None and name is not None:
+            found.setdefault(str(name), []).append(float(score))
+    return {name: np.percentile(values, range(101)) for name, values in sorted(found.items())}
 
 
 def texts(

@@ -2,7 +2,8 @@
 
 The library runs on one thread in a process of its own, whose memory is handed out as zeros: fasttext 0.9.3 fills only a
 tenth of its table for each thread that trains, and reads the rest as the allocator left it. So one thread's training
-differs from call to call, or ends in NaN, unless that rest is zero, as it was in older releases.
+differs from call to call, or ends in NaN, unless that rest is zero, as it was in older releases. The zeros
+are glibc's (Linux): elsewhere the bytes may differ from call to call, and in any case from one build to another.
 """
 
 from __future__ import annotations
@@ -27,14 +28,12 @@ from ..transforms.step import utf8_buffers
 from .classifier_data import Example
 from .fork_server import boot, import_path
 
-#: Named settings, as their sources have them. fastText's own defaults are those of its `train_supervised`.
+#: Named settings, as their sources have them.
 PRESETS: dict[str, dict[str, Any]] = {
     # DCLM (Li et al. 2024, arXiv:2406.11794), baselines/train_fasttext_classifier.py: the defaults of its options.
     "dclm": {"lr": 0.1, "dim": 100, "ws": 5, "epoch": 5, "minCount": 1, "wordNgrams": 1},
-    # The same with word bigrams (arXiv:2406.11794, appendix on fastText features).
+    # The same with word bigrams as well.
     "dclm-bigrams": {"lr": 0.1, "dim": 100, "ws": 5, "epoch": 5, "minCount": 1, "wordNgrams": 2},
-    # facebookresearch/fastText, python/fasttext_module/fasttext/FastText.py, `supervised_default`.
-    "fasttext": {"lr": 0.1, "dim": 100, "ws": 5, "epoch": 5, "minCount": 1, "wordNgrams": 1},
 }
 BATCH = 1_000
 

@@ -23,6 +23,8 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
     "language_score": (("minimum", "up to"),),
+    "quality_classifier.score": (("minimum", "below"),),
+    "perplexity": (("maximum", "above"),),
 }
 #: Scores whose column does not begin with the kind of their step.
 KINDS = {"language_score": "language_id"}

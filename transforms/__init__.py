@@ -8,11 +8,13 @@ from .. import lazily
 
 if TYPE_CHECKING:
     from .c4 import C4Quality
+    from .classifier import QualityClassifier
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
     from .minhash import MinHash
+    from .perplexity import Perplexity
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -23,6 +25,8 @@ STEPS = {
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
+    "QualityClassifier": "classifier",
+    "Perplexity": "perplexity",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -32,8 +36,20 @@ KINDS = {
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
+    "quality_classifier": "QualityClassifier",
+    "perplexity": "Perplexity",
 }
-__all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "GopherRepetition", "LanguageId", "MinHash"]
+__all__ = [
+    "C4Quality",
+    "ExtractHtml",
+    "FineWebQuality",
+    "GopherQuality",
+    "GopherRepetition",
+    "LanguageId",
+    "MinHash",
+    "Perplexity",
+    "QualityClassifier",
+]
 
 
 def __getattr__(name: str) -> Any:
