@@ -127,7 +127,8 @@ class Toy:
 
     def paths(self, hidden: NDArray[np.float64]) -> dict[int, float]:
         """Multiply out the path to each leaf of the Huffman tree."""
-        leaves: list[tuple[float, object]] = [(count, number) for number, count in enumerate(self.counts)][::-1]
+        leaves: list[tuple[float, object]] = []
+        leaves += [(count, number) for number, count in enumerate(self.counts)][::-1]
         inner: list[tuple[float, object]] = []
         for number in range(len(self.labels) - 1):
             pair = []

@@ -129,7 +129,7 @@ class Perplexity(StepModel):
     def _scorer(self, language: str | None) -> Scorer | None:
         models, tokenizers = by_language(self.model), by_language(self.tokenizer)
         key = ANY if ANY in models else language
-        if key not in models:
+        if key is None or key not in models:
             return None
         pieces = tokenizers.get(ANY, tokenizers.get(language or ANY))
         return load(*stamped(models[key]), *(stamped(pieces) if pieces else (None, 0, 0)))
@@ -168,7 +168,7 @@ class Scorer:
                 line = " ".join(self.pieces.encode_as_pieces(line))
             total += self.model.score(line)
             tokens += len(line.split()) + 1
-        return round(10.0 ** min(-total / tokens, 300.0), 1)
+        return float(round(10.0 ** min(-total / tokens, 300.0), 1))
 
 
 def normalise(line: str, plain: bool = True) -> str:

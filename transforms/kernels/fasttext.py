@@ -119,7 +119,7 @@ def copy_text(offsets: NDArray[np.int64], data: Bytes, row: int, text: Bytes) ->
         text[1 + at] = data[offsets[row] + at]
     for at in range(size + 1, size + 1 + _PAD):
         text[at] = 32
-    return size
+    return int(size)
 
 
 @kernel
@@ -259,7 +259,7 @@ def ngram_row(value: np.uint32, tables: Tables) -> tuple[int, int]:
     wide = np.int64(value)
     bucket = wide - ((wide * tables.inverse) >> 32) * tables.bucket  # the remainder, or one bucket more: no division
     bucket -= tables.bucket if bucket >= tables.bucket else 0
-    return kept_row(bucket, tables)
+    return kept_row(int(bucket), tables)
 
 
 @kernel

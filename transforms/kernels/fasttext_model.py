@@ -110,21 +110,15 @@ def _tables(file: ModelFile, counts: list[int], name: str) -> Tables:
     left, right, parent = _tree(counts) if args["loss"] == HIERARCHICAL else [np.full(1, -1, np.int64)] * 3
     across = np.ascontiguousarray(output.T) if args["loss"] != HIERARCHICAL else np.zeros((args["dim"], 0), np.float32)
     bucket = args["bucket"]
-    numbers = (
-        args["loss"],
-        dictionary.words,
-        _find(dictionary, slots, file.names, END_OF_SENTENCE),
-        bucket,
-        (1 << 32) // bucket if bucket > 0 else 0,
-        dictionary.prune is not None,
-        args["minn"],
-        max(args["maxn"], 0),
-        max(args["wordNgrams"], 1),
-    )
+    ends = _find(dictionary, slots, file.names, END_OF_SENTENCE)
+    hashing = (bucket, (1 << 32) // bucket if bucket > 0 else 0, dictionary.prune is not None)
+    ngrams = (args["minn"], max(args["maxn"], 0), max(args["wordNgrams"], 1))
     # One type for a map and for bytes, wherever rows happen to begin, so that kernels compile once.
     parts = (plain(rows.values), plain(rows.codes), plain(rows.centroids), rows.width, plain(rows.norms), bitmap, rank)
     names = (slots, dictionary.starts, dictionary.ends, file.names)
-    return Tables(*parts, *names, output, across, left, right, parent, *numbers)
+    return Tables(
+        *parts, *names, output, across, left, right, parent, args["loss"], dictionary.words, ends, *hashing, *ngrams
+    )
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:

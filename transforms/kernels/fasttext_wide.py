@@ -162,7 +162,7 @@ _END_BYTES = np.frombuffer(b"</s>", np.uint8).copy()
 
 @kernel
 def _ends(text: Bytes, at: int) -> bool:
-    return text[at] == 60 and text[at + 1] == 47 and text[at + 2] == 115 and text[at + 3] == 62
+    return bool(text[at] == 60 and text[at + 1] == 47 and text[at + 2] == 115 and text[at + 3] == 62)
 
 
 @kernel
@@ -251,7 +251,7 @@ def _sum_word_ngrams(tables: Tables, hashes: NDArray[np.int32], words: int, foun
         value = np.uint64(np.int64(hashes[first]))
         for last in range(first + 1, min(words, first + tables.word_ngrams)):
             value = np.uint64(value * np.uint64(116049371) + np.uint64(np.int64(hashes[last])))
-            row, kept = kept_row(np.int64(value % bucket), tables)
+            row, kept = kept_row(int(np.int64(value % bucket)), tables)
             found[waiting] = row
             waiting += kept
             if waiting > _FLUSH:
