@@ -326,6 +326,61 @@ def test_decisions_can_be_replayed() -> None:
     assert not any(LanguageId().reasons(batch(TEXTS)).to_pylist())
 
 
+def test_the_likeliest_few_are_lists() -> None:
+    step = LanguageId(top=3)
+    outcome = step.apply(batch([*TEXTS[:50], None]))
+    assert outcome.batch.schema.names == ["text", "language", "language_score", "languages", "language_scores"]
+    assert outcome.batch.schema.types[3:] == [pa.list_(pa.string()), pa.list_(pa.float64())]
+    assert outcome.batch.schema == step.apply(batch([])).batch.schema
+    one = LanguageId().apply(batch([*TEXTS[:50], None])).batch
+    assert outcome.batch.select(["text", "language", "language_score"]).equals(one)
+    columns = [outcome.batch.column(name).to_pylist() for name in ("language", "languages", "language_scores")]
+    for label, labels, scores in zip(*columns, strict=True):
+        assert labels[0] == label
+        assert 1 <= len(labels) == len(set(labels)) == len(scores) <= 3
+        assert scores == sorted(scores, reverse=True)
+    assert LanguageId(top=999).measure(batch(["x"]))["languages"][0]
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        LanguageId(top=0)
+
+
+def test_scripts_are_those_of_most_characters() -> None:
+    texts = [
+        "Wo ist der Bahnhof?",
+        "Привет, world мир",
+        "東京は日本の首都です",
+        "ひらがな",
+        "123 …",
+        None,
+        "שלום",
+        "한국어",
+    ]
+    texts += ["👩‍🔬", "ab αβγ", "ab αβ", "\x00e\u0301", "नमस्ते", "ⅷ"]
+    outcome = LanguageId(script=True).apply(batch(texts))
+    assert outcome.batch.schema.names == ["text", "language", "language_score", "script"]
+    found = ["Latn", "Cyrl", "Hani", "Hira", None, None, "Hebr", "Hang", None, "Grek", "Grek", "Latn", "Deva", "Latn"]
+    assert outcome.batch.column("script").to_pylist() == found
+    assert outcome.batch.schema == LanguageId(script=True).apply(batch([])).batch.schema
+    part = LanguageId(script=True).apply(batch(texts).slice(2, 3)).batch
+    assert part.column("script").to_pylist() == found[2:5]
+
+
+def test_a_language_stands_for_its_scripts(tmp_path: Path) -> None:
+    labels = [f"__label__{name}".encode() for name in ("eng_Latn", "srp_Cyrl", "srp_Latn", "zho_Hani", "roa_tara")]
+    toy = Toy(WORD_BYTES, labels, loss=SOFTMAX, dim=24, scale=4.0)
+    (tmp_path / "glot.bin").write_bytes(toy.body())
+    model = str(tmp_path / "glot.bin")
+    rows = batch(mixes(60))
+    named = LanguageId(model=model).apply(rows).batch.column("language").to_pylist()
+    assert set(named) == {label.decode().removeprefix("__label__") for label in labels}
+    for wanted in (("srp",), ("srp_Latn", "eng"), ("roa_tara",)):
+        kept = [reason is None for reason in LanguageId(model=model, languages=wanted).reasons(rows).to_pylist()]
+        assert kept == [label in wanted or label[:3] in wanted for label in named]
+    for unknown in ("roa", "srp_", "en"):
+        with pytest.raises(ValidationError, match="the model knows 5"):
+            LanguageId(model=model, languages=(unknown,))
+
+
 def test_a_language_that_stands_in_the_batch_is_replaced() -> None:
     rows = pa.record_batch({"language": pa.array(["xx"]), "text": pa.array(["Das ist ein deutscher Satz."])})
     found = LanguageId().apply(rows).batch
