@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .fasttext_labels import rank_labels
+from .fasttext_labels import copy_labels, rank_labels
 from .fasttext_model import DIM, Tables, hash_byte
 from .fasttext_reader import HIERARCHICAL
 from .floats import exp, log
@@ -53,8 +53,8 @@ def predict(
     nothing but the time: see `new_memo`.
     """
     text, wide = padded(offsets)
-    numbers = np.empty((len(offsets) - 1, top), np.int64)
-    scores = np.empty(numbers.shape, np.float64)
+    numbers = np.full((len(offsets) - 1, top), -1, np.int64)
+    scores = np.zeros(numbers.shape, np.float64)
     _predict_rows(offsets, data, tables, memo, text, wide, threshold, wanted, numbers, scores)
     return numbers, scores
 
@@ -99,7 +99,6 @@ def _predict_rows(
     for row in range(len(offsets) - 1):
         size = copy_text(offsets, data, row, text)
         count = _sum_words(text, wide, size + 1, tables, memo, found, total)
-        numbers[row], scores[row] = -1, 0.0
         if count:
             share = np.float32(1.0 / count)
             for d in range(DIM):
@@ -108,7 +107,7 @@ def _predict_rows(
                 numbers[row, 0], scores[row, 0] = _best_label(hidden, tables, stack, waiting)
             else:
                 held = rank_labels(hidden, tables, threshold, wanted, scratch, stack, best, best_scores)
-                numbers[row, :held], scores[row, :held] = best[:held], best_scores[:held]
+                copy_labels(best, best_scores, held, numbers, scores, row)
 
 
 @kernel
@@ -163,7 +162,7 @@ def _sum_words(
                 _add_rows(tables.rows, found, 0, vectors, slot, True)
                 last = first - 1
             for piece in range(first, last + 1, PIECE):
-                rows = find_rows(text, here, last, entry if piece == first else -1, piece, tables, found)
+                rows = find_rows(text, here, last, entry if piece == first else -1, piece, tables, found, 0)
                 _add_rows(tables.rows, found, rows, vectors, slot, piece == first)
                 counts[slot, 24] += rows
         for d in range(DIM):
@@ -210,13 +209,12 @@ def mix(k0: Word, k1: Word, k2: Word, k3: Word) -> int:
 
 @kernel
 def find_rows(
-    text: Bytes, start: int, end: int, entry: int, piece: int, tables: Tables, found: NDArray[np.int64]
+    text: Bytes, start: int, end: int, entry: int, piece: int, tables: Tables, found: NDArray[np.int64], count: int
 ) -> int:
-    """Collect in `found` an entry's row and those of the n-grams that start in a piece of a word; give their number."""
-    count = 0
+    """Append to found[:count] an entry's row and those of the n-grams that start in a piece of a word; count all."""
     if entry >= 0:
-        found[0] = entry
-        count = 1
+        found[count] = entry
+        count += 1
     before, after = text[start - 1], text[end]
     text[start - 1], text[end] = 60, 62  # fastText hashes `<word>`; a blank stands on both sides
     for first in range(piece, min(piece + PIECE, end + 1)):
@@ -243,7 +241,8 @@ def _add_rows(
     rows: NDArray[np.float32], found: NDArray[np.int64], count: int, sums: NDArray[np.float32], slot: int, fresh: bool
 ) -> None:
     """Add the found rows to sums[slot, 8:24], or set it to their sum; four at a time, the last row being of zeros."""
-    found[count : count + 3] = len(rows) - 1
+    for at in range(count, count + 3):
+        found[at] = len(rows) - 1
     if fresh:
         for d in range(DIM):
             sums[slot, 8 + d] = np.float32(0)

@@ -66,6 +66,13 @@ def rank_labels(
 
 
 @kernel
+def copy_labels(best: Longs, best_scores: Doubles, held: int, numbers: Longs, scores: Doubles, row: int) -> None:
+    """Put ranked labels into a row of the answer."""
+    for at in range(held):
+        numbers[row, at], scores[row, at] = best[at], best_scores[at]
+
+
+@kernel
 def _push(numbers: Longs, scores: Doubles, held: int, number: int, score: float) -> int:
     """Push a label into a heap whose least is on top, and let that fall out where there are more than asked for.
 
@@ -110,7 +117,8 @@ def _sink(numbers: Longs, scores: Doubles, last: int) -> None:
 def _shares(hidden: Doubles, tables: Tables, shares: Doubles) -> None:
     """Give each label its share by softmax or by the table of sigmoids; all labels at once, a dimension at a time."""
     across, labels = tables.across, len(tables.output)
-    shares[:labels] = 0.0
+    for label in range(labels):
+        shares[label] = 0.0
     for d in range(len(hidden)):
         value = hidden[d]
         for label in range(labels):

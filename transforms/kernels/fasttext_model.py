@@ -106,7 +106,7 @@ def _tables(file: ModelFile, counts: list[int], name: str) -> Tables:
         values = rows.dense()
         rows = rows._replace(values=np.vstack([values, np.zeros((1, DIM), np.float32)]) if narrow else values)
         rows = rows._replace(codes=np.zeros((0, 1), np.uint8))
-    output = np.ascontiguousarray(file.output.dense(), np.float32)
+    output = file.output.dense().astype(np.float32, order="C")  # a copy, so of one type too
     left, right, parent = _tree(counts) if args["loss"] == HIERARCHICAL else [np.full(1, -1, np.int64)] * 3
     across = np.ascontiguousarray(output.T) if args["loss"] != HIERARCHICAL else np.zeros((args["dim"], 0), np.float32)
     bucket = args["bucket"]

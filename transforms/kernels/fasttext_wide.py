@@ -28,7 +28,7 @@ from .fasttext import (
     padded,
     word_key,
 )
-from .fasttext_labels import rank_labels
+from .fasttext_labels import copy_labels, rank_labels
 from .fasttext_model import FastTextModel, Tables, hash_byte
 from .fasttext_reader import HIERARCHICAL, SOFTMAX
 
@@ -72,8 +72,8 @@ def predict(
     """Label n texts, as `fasttext.predict` does: numbers (n, top) and scores (n, top)."""
     text, wide = padded(offsets)
     hashes = np.empty(len(text) // 2 + 2 if model.tables.word_ngrams > 1 else 1, np.int32)
-    numbers = np.empty((len(offsets) - 1, top), np.int64)
-    scores = np.empty(numbers.shape, np.float64)
+    numbers = np.full((len(offsets) - 1, top), -1, np.int64)
+    scores = np.zeros(numbers.shape, np.float64)
     _predict_rows(offsets, data, model.tables, memo, text, wide, hashes, threshold, wanted, numbers, scores)
     return numbers, scores
 
@@ -102,19 +102,19 @@ def _predict_rows(
     found = np.empty(_FLUSH + PIECE * tables.longest + 8, np.int64)
     for row in range(len(offsets) - 1):
         size = copy_text(offsets, data, row, text)
-        sums[:] = np.float32(0)
+        for d in range(dims):
+            sums[0, d] = np.float32(0)
         if len(memo.keys) > 1:
             count, words = _sum_remembered(text, wide, size + 1, tables, memo, found, hashes, sums)
         else:
             count, words = _sum_in_order(text, size + 1, tables, found, hashes, sums)
         count += _sum_word_ngrams(tables, hashes, words, found, sums)
-        numbers[row], scores[row] = -1, 0.0
         if count:
             share = np.float32(1.0 / count)
             for d in range(dims):
                 hidden[d] = np.float32(sums[0, d] * share)
             held = rank_labels(hidden, tables, threshold, wanted, scratch, stack, best, best_scores)
-            numbers[row, :held], scores[row, :held] = best[:held], best_scores[:held]
+            copy_labels(best, best_scores, held, numbers, scores, row)
 
 
 @kernel
@@ -144,7 +144,7 @@ def _sum_in_order(
             found[waiting] = entry
             waiting += entry >= 0
         for piece in range(start - 1, here + 1 if tables.longest else start - 1, PIECE):
-            waiting = _found(text, start, here, entry if piece < start else -1, piece, tables, found, waiting)
+            waiting = find_rows(text, start, here, entry if piece < start else -1, piece, tables, found, waiting)
             if waiting > _FLUSH:
                 _add_rows(tables, found, waiting, sums, 0)
                 count, waiting = count + waiting, 0
@@ -172,14 +172,6 @@ def _keep_hash(hashes: NDArray[np.int32], words: int, value: np.uint32, tables: 
         hashes[words] = np.int32(value)
         return words + 1
     return 0
-
-
-@kernel
-def _found(
-    text: Bytes, start: int, end: int, entry: int, piece: int, tables: Tables, found: Longs, waiting: int
-) -> int:
-    """Append the rows of a piece of a word to those that wait."""
-    return waiting + find_rows(text, start, end, entry, piece, tables, found[waiting:])
 
 
 @kernel
@@ -231,13 +223,14 @@ def _sum_remembered(
 def _remember(text: Bytes, start: int, end: int, tables: Tables, memo: Memo, found: Longs, slot: int) -> None:
     """Put a word's sum and number of rows into the memo: -1 for a label, which is no word."""
     entry = find_entry(text, start, end, hash_of(text, start, end), tables)
-    memo.sums[slot] = np.float32(0)
+    for d in range(memo.sums.shape[1]):
+        memo.sums[slot, d] = np.float32(0)
     memo.counts[slot] = 0
     if entry >= tables.words or (entry < 0 and is_label(text, start, end)):
         memo.counts[slot] = -1
         return
     for piece in range(start - 1, end + 1, PIECE):
-        rows = find_rows(text, start, end, entry if piece < start else -1, piece, tables, found)
+        rows = find_rows(text, start, end, entry if piece < start else -1, piece, tables, found, 0)
         _add_rows(tables, found, rows, memo.sums, slot)
         memo.counts[slot] += rows
 
