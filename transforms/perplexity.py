@@ -147,8 +147,11 @@ class Scorer:
     """A language model and its tokenizer, loaded."""
 
     def __init__(self, model: str, tokenizer: str | None) -> None:
+        kenlm = require("kenlm", "classifier")
+        quiet = kenlm.Config()
+        quiet.show_progress, quiet.arpa_complain = False, kenlm.ARPALoadComplain.NONE
         try:
-            self.model = require("kenlm", "classifier").Model(model)
+            self.model = kenlm.Model(model, quiet)
         except (OSError, RuntimeError) as error:
             raise InputError(f"model {model!r} cannot be read by KenLM: {' '.join(str(error).split())}") from error
         self.pieces = None

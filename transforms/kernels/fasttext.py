@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .fasttext_labels import copy_labels, rank_labels
+from .fasttext_labels import ranked
 from .fasttext_model import DIM, Tables, hash_byte
 from .fasttext_reader import HIERARCHICAL
 from .floats import exp, log
@@ -53,10 +53,13 @@ def predict(
     nothing but the time: see `new_memo`.
     """
     text, wide = padded(offsets)
-    numbers = np.full((len(offsets) - 1, top), -1, np.int64)
-    scores = np.zeros(numbers.shape, np.float64)
-    _predict_rows(offsets, data, tables, memo, text, wide, threshold, wanted, numbers, scores)
-    return numbers, scores
+    hidden = np.zeros((len(offsets) - 1, DIM), np.float64)
+    counts = np.zeros(len(hidden), np.int64)
+    _vectors(offsets, data, tables, memo, text, wide, hidden, counts)
+    if top > 1 or threshold > 0.0 or wanted >= 0 or tables.loss != HIERARCHICAL:
+        return ranked(hidden, counts, tables, top, threshold, wanted)
+    numbers, scores = _best_labels(hidden, counts, tables)
+    return numbers[:, None], scores[:, None]
 
 
 def padded(offsets: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.uint64]]:
@@ -75,39 +78,41 @@ def new_memo(bits: int = MEMO_BITS) -> NDArray[np.uint64]:
 
 
 @kernel
-def _predict_rows(
+def _vectors(
     offsets: NDArray[np.int64],
     data: Bytes,
     tables: Tables,
     memo: NDArray[np.uint64],
     text: Bytes,
     wide: NDArray[np.uint64],
-    threshold: float,
-    wanted: int,
-    numbers: NDArray[np.int64],
-    scores: NDArray[np.float64],
+    hidden: NDArray[np.float64],
+    counts: NDArray[np.int64],
 ) -> None:
+    """Fill in the vectors of n texts (n, 16) and how many rows each is the mean of (n,)."""
     total = np.empty(DIM, np.float64)
-    hidden = np.empty(DIM, np.float64)
-    stack = np.empty(len(tables.left) + 2, np.int64)
-    waiting = np.empty(len(tables.left) + 2, np.float32)
-    best = np.empty(numbers.shape[1] + 1, np.int64)
-    best_scores = np.empty(numbers.shape[1] + 1, np.float64)
-    scratch = np.empty(max(len(tables.left) + 2, len(tables.output)), np.float64)
     found = np.empty(PIECE * tables.longest + 8, np.int64)
-    plain = tables.loss == HIERARCHICAL and numbers.shape[1] == 1 and threshold == 0.0 and wanted < 0
     for row in range(len(offsets) - 1):
         size = copy_text(offsets, data, row, text)
-        count = _sum_words(text, wide, size + 1, tables, memo, found, total)
-        if count:
-            share = np.float32(1.0 / count)
+        counts[row] = _sum_words(text, wide, size + 1, tables, memo, found, total)
+        if counts[row]:
+            share = np.float32(1.0 / counts[row])
             for d in range(DIM):
-                hidden[d] = np.float32(np.float32(total[d]) * share)
-            if plain:
-                numbers[row, 0], scores[row, 0] = _best_label(hidden, tables, stack, waiting)
-            else:
-                held = rank_labels(hidden, tables, threshold, wanted, scratch, stack, best, best_scores)
-                copy_labels(best, best_scores, held, numbers, scores, row)
+                hidden[row, d] = np.float32(np.float32(total[d]) * share)
+
+
+@kernel
+def _best_labels(
+    hidden: NDArray[np.float64], counts: NDArray[np.int64], tables: Tables
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Give the likeliest label of each text by a tree, and its score."""
+    numbers = np.full(len(hidden), -1, np.int64)
+    scores = np.zeros(len(hidden), np.float64)
+    stack = np.empty(len(tables.left) + 2, np.int64)
+    waiting = np.empty(len(tables.left) + 2, np.float32)
+    for row in range(len(hidden)):
+        if counts[row]:
+            numbers[row], scores[row] = _best_label(hidden[row], tables, stack, waiting)
+    return numbers, scores
 
 
 @kernel

@@ -26,8 +26,36 @@ Longs = NDArray[np.int64]
 SIGMOIDS = np.array([1.0 / (1.0 + math.exp(8.0 - step / 32)) for step in range(513)], np.float32)
 
 
+def ranked(
+    hidden: Doubles, counts: Longs, tables: Tables, top: int, threshold: float, wanted: int
+) -> tuple[Longs, Doubles]:
+    """Rank the labels of n vectors (n, dim): numbers (n, top), -1 where no more are, and scores (n, top).
+
+    A text whose count of rows is 0 has none. With `wanted` a label's number, its own score alone.
+    """
+    numbers = np.full((len(hidden), top), -1, np.int64)
+    scores = np.zeros(numbers.shape, np.float64)
+    _rank_rows(hidden, counts, tables, threshold, wanted, numbers, scores)
+    return numbers, scores
+
+
 @kernel
-def rank_labels(
+def _rank_rows(
+    hidden: Doubles, counts: Longs, tables: Tables, threshold: float, wanted: int, numbers: Longs, scores: Doubles
+) -> None:
+    stack = np.empty(len(tables.left) + 2, np.int64)
+    scratch = np.empty(max(len(tables.left) + 2, len(tables.output)), np.float64)
+    best = np.empty(numbers.shape[1] + 1, np.int64)
+    best_scores = np.empty(numbers.shape[1] + 1, np.float64)
+    for row in range(len(hidden)):
+        if counts[row]:
+            held = _rank_labels(hidden[row], tables, threshold, wanted, scratch, stack, best, best_scores)
+            for at in range(held):
+                numbers[row, at], scores[row, at] = best[at], best_scores[at]
+
+
+@kernel
+def _rank_labels(
     hidden: Doubles,
     tables: Tables,
     threshold: float,
@@ -63,13 +91,6 @@ def rank_labels(
     for at in range(held):
         scores[at] = np.float64(np.float32(exp(scores[at])))
     return held
-
-
-@kernel
-def copy_labels(best: Longs, best_scores: Doubles, held: int, numbers: Longs, scores: Doubles, row: int) -> None:
-    """Put ranked labels into a row of the answer."""
-    for at in range(held):
-        numbers[row, at], scores[row, at] = best[at], best_scores[at]
 
 
 @kernel

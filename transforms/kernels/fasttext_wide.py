@@ -1,8 +1,8 @@
 """fastText's labels for a text, compiled: supervised models of any dimension, loss and n-grams, dense or quantised.
 
 Rows are added in float32 one after another in the library's order, so the vector of a text is the library's to the bit.
-Only where words have subwords (and the loss reads no table of steps) a word's vector is remembered, and words are added
-whole: 4 to 10 times as fast, and within 5e-5 of the library. The rows of a model of gigabytes are read where they lie.
+Only where words have subwords (and the loss reads no table of steps) a word's vector is remembered and words are added
+whole, which is within 5e-5 of the library. The rows of a model of gigabytes are read where they lie.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .fasttext import (
     padded,
     word_key,
 )
-from .fasttext_labels import copy_labels, rank_labels
+from .fasttext_labels import ranked
 from .fasttext_model import FastTextModel, Tables, hash_byte
 from .fasttext_reader import HIERARCHICAL, SOFTMAX
 
@@ -72,14 +72,14 @@ def predict(
     """Label n texts, as `fasttext.predict` does: numbers (n, top) and scores (n, top)."""
     text, wide = padded(offsets)
     hashes = np.empty(len(text) // 2 + 2 if model.tables.word_ngrams > 1 else 1, np.int32)
-    numbers = np.full((len(offsets) - 1, top), -1, np.int64)
-    scores = np.zeros(numbers.shape, np.float64)
-    _predict_rows(offsets, data, model.tables, memo, text, wide, hashes, threshold, wanted, numbers, scores)
-    return numbers, scores
+    hidden = np.zeros((len(offsets) - 1, model.dim), np.float64)
+    counts = np.zeros(len(hidden), np.int64)
+    _vectors(offsets, data, model.tables, memo, text, wide, hashes, hidden, counts)
+    return ranked(hidden, counts, model.tables, top, threshold, wanted)
 
 
 @kernel
-def _predict_rows(
+def _vectors(
     offsets: Longs,
     data: Bytes,
     tables: Tables,
@@ -87,18 +87,12 @@ def _predict_rows(
     text: Bytes,
     wide: NDArray[np.uint64],
     hashes: NDArray[np.int32],
-    threshold: float,
-    wanted: int,
-    numbers: Longs,
-    scores: NDArray[np.float64],
+    hidden: NDArray[np.float64],
+    counts: Longs,
 ) -> None:
+    """Fill in the vectors of n texts (n, dim) and how many rows each is the mean of (n,)."""
     dims = memo.sums.shape[1]
     sums = np.zeros((1, dims), np.float32)
-    hidden = np.empty(dims, np.float64)
-    stack = np.empty(len(tables.left) + 2, np.int64)
-    best = np.empty(numbers.shape[1] + 1, np.int64)
-    best_scores = np.empty(numbers.shape[1] + 1, np.float64)
-    scratch = np.empty(max(len(tables.left) + 2, len(tables.output)), np.float64)
     found = np.empty(_FLUSH + PIECE * tables.longest + 8, np.int64)
     for row in range(len(offsets) - 1):
         size = copy_text(offsets, data, row, text)
@@ -108,13 +102,11 @@ def _predict_rows(
             count, words = _sum_remembered(text, wide, size + 1, tables, memo, found, hashes, sums)
         else:
             count, words = _sum_in_order(text, size + 1, tables, found, hashes, sums)
-        count += _sum_word_ngrams(tables, hashes, words, found, sums)
-        if count:
-            share = np.float32(1.0 / count)
+        counts[row] = count + _sum_word_ngrams(tables, hashes, words, found, sums)
+        if counts[row]:
+            share = np.float32(1.0 / counts[row])
             for d in range(dims):
-                hidden[d] = np.float32(sums[0, d] * share)
-            held = rank_labels(hidden, tables, threshold, wanted, scratch, stack, best, best_scores)
-            copy_labels(best, best_scores, held, numbers, scores, row)
+                hidden[row, d] = np.float32(sums[0, d] * share)
 
 
 @kernel
