@@ -2,7 +2,7 @@
 
 DCLM's filter (Li et al. 2024, arXiv:2406.11794) is `QualityClassifier(model=…, label="hq", minimum=0.018112)` with its
 OH-2.5 + ELI5 model. A model of gigabytes is mapped, not read: a worker pays for the rows that its texts meet, and
-workers share them. Some 20 to 30 MB a second and core with 100 dimensions and word bigrams, 10 times the library.
+workers share them. With 100 dimensions and word bigrams 1.6 times as fast as the library, bound by the rows' memory.
 """
 
 from __future__ import annotations
