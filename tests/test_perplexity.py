@@ -137,7 +137,7 @@ def test_slices_and_order(model: str) -> None:
     step, rows = Perplexity(model=model), batch(list(TEXTS))
     whole = step.apply(rows).batch
     assert step.apply(rows.slice(2, 5)).batch.equals(whole.slice(2, 5))
-    turned = step.measure(batch(TEXTS[::-1]))["perplexity"][::-1]
+    turned = step.measure(batch([*TEXTS[::-1]]))["perplexity"][::-1]
     assert np.array_equal(turned, step.measure(rows)["perplexity"])
 
 
