@@ -22,6 +22,8 @@ from penstock import InputError, MissingExtraError, RequestError
 from penstock.pipelines.classifier_data import held_out, key_of, line_of, smallest
 from penstock.pipelines.classifier_fit import area, calibrate, row_of
 from penstock.pipelines.cli import main
+from penstock.pipelines.steps import dump_step
+from penstock.pipelines.thresholds import thresholds
 from penstock.transforms import QualityClassifier
 from penstock.transforms.step import Step
 
@@ -111,6 +113,14 @@ def test_a_document_at_the_minimum_is_kept(step: QualityClassifier) -> None:
     assert step.model_copy(update={"minimum": score}).reasons(text).to_pylist() == [None]
     above = step.model_copy(update={"minimum": np.nextafter(score, 1)})
     assert above.reasons(text).to_pylist() == ["quality_classifier/below_minimum"]
+
+
+def test_the_report_draws_the_threshold_that_decides(step: QualityClassifier) -> None:
+    manifest = {"steps": [step.kind], "recipe": {"steps": [dump_step(step)]}}
+    (cut,) = thresholds(manifest, "quality_classifier.score")
+    scores = np.array([0.5, np.nextafter(0.5, 0), 0.9])
+    reasons = step.decide({"score": scores}).to_pylist()
+    assert [reason is not None for reason in reasons] == cut.beyond(scores).tolist() == [False, True, False]
 
 
 def test_columns_and_replay(step: QualityClassifier) -> None:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from penstock.pipelines.steps import dump_step
+from penstock.pipelines.thresholds import thresholds
 from penstock.transforms import Perplexity
 from penstock.transforms.perplexity import bucket, digest, normalise
 
@@ -130,6 +132,15 @@ def test_a_document_at_the_maximum_is_kept(model: str) -> None:
     assert Perplexity(model=model, maximum=value).reasons(rows).to_pylist() == [None, None]
     dropped = Perplexity(model=model, maximum=value - 0.1).reasons(rows).to_pylist()
     assert dropped == [None, "perplexity/above_maximum"]
+
+
+@with_kenlm
+def test_the_report_draws_the_threshold_that_decides(model: str) -> None:
+    step = Perplexity(model=model, maximum=100)
+    (cut,) = thresholds({"steps": [step.kind], "recipe": {"steps": [dump_step(step)]}}, "perplexity")
+    values = np.array([100.0, 100.1, np.nan])
+    reasons = step.decide({"perplexity": values, "perplexity_bucket": np.full(3, "all", object)}).to_pylist()
+    assert [reason is not None for reason in reasons] == cut.beyond(values).tolist() == [False, True, False]
 
 
 @with_kenlm
