@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import PenstockError, RequestError, RunError, __version__
+from .classifier import add_classifier
 from .cli_tools import add_command, add_tokenizer, add_tools, add_trace
 
 
@@ -95,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_tokenizer(commands)
     add_tools(commands)
     add_trace(commands)
+    add_classifier(commands, add_command)
     return parser
 
 

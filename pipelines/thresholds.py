@@ -34,6 +34,8 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
     "language_score": (("minimum", "up to"),),
+    "quality_classifier.score": (("minimum", "below"),),
+    "perplexity": (("maximum", "above"),),
 }
 #: Thresholds on a score that another kind of step gives: score → kind → (field, what goes).
 OTHERS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {

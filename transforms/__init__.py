@@ -9,6 +9,7 @@ from .. import lazily
 if TYPE_CHECKING:
     from .badwords import BadWords
     from .c4 import C4Paragraphs, C4Quality
+    from .classifier import QualityClassifier
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .function_step import FunctionStep
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .line_edits import LineEdits
     from .minhash import MinHash
     from .normalise import Normalise
+    from .perplexity import Perplexity
     from .pii import RedactPii
     from .refinedweb import RefinedWebLines, RefinedWebText
     from .route import Multilingual
@@ -44,6 +46,8 @@ STEPS = {
     "LanguageScore": "language_score",
     "Multilingual": "route",
     "FunctionStep": "function_step",
+    "QualityClassifier": "classifier",
+    "Perplexity": "perplexity",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -63,6 +67,8 @@ KINDS = {
     "sample": "Sample",
     "language_score": "LanguageScore",
     "multilingual": "Multilingual",
+    "quality_classifier": "QualityClassifier",
+    "perplexity": "Perplexity",
 }
 __all__ = [
     "BadWords",
@@ -79,6 +85,8 @@ __all__ = [
     "MinHash",
     "Multilingual",
     "Normalise",
+    "Perplexity",
+    "QualityClassifier",
     "RedactPii",
     "RefinedWebLines",
     "RefinedWebText",

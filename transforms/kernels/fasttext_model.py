@@ -1,7 +1,7 @@
-"""Read a fastText model file into the tables that the language kernel uses.
+"""A supervised fastText model as the kernels read it: any dimension, loss, n-grams, dense or quantised.
 
-Supported are supervised models with hierarchical softmax and vectors of 16, without word n-grams: lid.176.ftz, and the
-like of it dense or quantised. Format and semantics are those of facebookresearch/fastText at 1142dc4.
+A dense matrix stays where it lies in the file (mapped: only the rows that texts meet are read, and processes share
+them). Quantised rows are multiplied out up to 256 MiB; above, they are read as codes.
 """
 
 from __future__ import annotations
@@ -13,38 +13,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import RequestError
+from . import kernel
+from .fasttext_reader import HIERARCHICAL, SOFTMAX, Dictionary, Matrix, ModelFile, names_of, read_file
 
-DIM = 16
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+DIM = 16  # of the models that the narrow kernel reads
 END_OF_SENTENCE = b"</s>"
 LABEL = b"__label__"
 
-_MAGIC = 793712314
-_VERSIONS = (11, 12)
-_LONGEST_NGRAM = 64
 _UNBUILT = 10**15  # weight of a node that is still to be built
-_ARGS = "dim ws epoch minCount neg wordNgrams loss model bucket minn maxn lrUpdateRate".split()  # noqa: SIM905
-_LOSSES = {1: "hierarchical softmax", 2: "negative sampling", 3: "softmax", 4: "one-vs-all"}
-_MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
+_MULTIPLIED_OUT = 256 << 20  # bytes of quantised rows
 
 
 class Tables(NamedTuple):
-    """What the kernel reads; n-gram rows stand behind the words' in the order of their buckets."""
+    """What the kernels read; n-gram rows stand behind the words', in the order of their buckets."""
 
-    rows: NDArray[np.float32]  # (words + kept n-grams + 1, 16); the last is zeros
-    bitmap: NDArray[np.uint64]  # a bit a bucket: its n-grams have a row
+    rows: Floats  # (words + n-grams + 1, dim), the last of zeros, for the narrow kernel; else as in the file
+    codes: Bytes  # (rows, parts) of quantised rows, or none
+    centroids: Floats
+    width: int
+    norms: Floats
+    bitmap: NDArray[np.uint64]  # where n-grams were pruned, a bit a bucket: its n-grams have a row
     rank: NDArray[np.int64]  # bits set before each word of the bitmap
-    slots: NDArray[np.int64]  # hash table of entry numbers, -1 free
-    starts: NDArray[np.int64]  # (entries + 1,) into names
-    names: NDArray[np.uint8]
-    output: NDArray[np.float32]  # (labels, 16)
+    slots: NDArray[np.uint64]  # hash table: entry number + 1, above it the entry's hash; 0 free
+    starts: NDArray[np.int64]  # of each entry's name in `names`
+    ends: NDArray[np.int64]
+    names: Bytes
+    output: Floats  # (labels, dim)
+    across: Floats  # (dim, labels), the same; (dim, 0) where labels are leaves of a tree
     left: NDArray[np.int64]  # (2 · labels - 1,) the Huffman tree; -1 at its leaves, the labels
     right: NDArray[np.int64]
+    parent: NDArray[np.int64]
+    loss: int
     words: int  # entries before the labels
     sentence_end: int  # the row of `</s>`, -1 where there is none
     bucket: int
     inverse: int  # 2^32 // bucket
+    pruned: bool
     shortest: int  # characters of an n-gram, `<` and `>` among them
     longest: int
+    word_ngrams: int
 
 
 @dataclass(frozen=True)
@@ -53,189 +63,141 @@ class FastTextModel:
 
     tables: Tables
     labels: tuple[str, ...]
+    dim: int
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the kernel for vectors of 16 reads it: lid.176 and the like."""
+        return _narrow(self.dim, self.tables.loss, self.tables.word_ngrams)
 
 
-class _Reader:
-    """Takes values off the bytes of a file and says where they end too early."""
-
-    def __init__(self, body: bytes, name: str) -> None:
-        self.body, self.name, self.at = body, name, 0
-
-    def wrong(self, why: str) -> RequestError:
-        return RequestError(f"{self.name} is not a usable fastText model: {why}")
-
-    def array(self, dtype: str, count: int, what: str) -> NDArray[Any]:
-        size = np.dtype(dtype).itemsize * count
-        if count < 0 or self.at + size > len(self.body):
-            left = len(self.body) - self.at
-            raise self.wrong(f"the {what} need {size} bytes from byte {self.at} on, and the file has {left} left")
-        values = np.frombuffer(self.body, dtype, count, self.at)
-        self.at += size
-        return values
-
-    def one(self, dtype: str, what: str) -> int:
-        return int(self.array(dtype, 1, what)[0])
-
-    def name_of_entry(self) -> bytes:
-        end = self.body.find(b"\0", self.at)
-        if end < 0:
-            raise self.wrong(f"an entry of the dictionary that starts at byte {self.at} does not end")
-        start, self.at = self.at, end + 1
-        return self.body[start:end]
+def _narrow(dim: int, loss: int, word_ngrams: int) -> bool:
+    # The other losses read a table of steps, which want the library's order of summation.
+    return dim == DIM and loss in (HIERARCHICAL, SOFTMAX) and word_ngrams <= 1
 
 
-def read_model(body: bytes, name: str) -> FastTextModel:
-    """Read a model from the bytes of its file; RequestError where they are damaged or another kind of model."""
-    reader = _Reader(body, name)
-    if reader.one("<i4", "magic") != _MAGIC:
-        raise reader.wrong(f"it starts with {body[:4].hex()} and not with {_MAGIC.to_bytes(4, 'little').hex()}")
-    version = reader.one("<i4", "version")
-    if version not in _VERSIONS:
-        raise reader.wrong(f"its version is {version}; versions 11 and 12 are known")
-    args = dict(zip(_ARGS, reader.array("<i4", len(_ARGS), "settings").tolist(), strict=True))
-    reader.array("<f8", 1, "settings")
-    if version == 11:  # supervised models of that version had no subwords, whatever they say
-        args["maxn"] = 0
-    _refuse(reader, args)
-    words, entries, counts, prune = _dictionary(reader, args["bucket"])
-    rows, output = _input(reader), _output(reader)
-    if reader.at != len(body):
-        raise reader.wrong(f"it ends at byte {reader.at} by its own account, and has {len(body)}")
-    rows, bitmap, rank = _ngram_rows(reader, rows, words, args["bucket"], prune)
-    slots, starts, names = _vocabulary(entries)
-    labels = entries[words:]
-    if min(counts[words:]) < 0 or sum(counts[words:]) >= _UNBUILT:
-        raise reader.wrong("a label's count is negative or beyond belief")
-    if len(output) != len(labels):
-        raise reader.wrong(f"it has {len(labels)} labels and {len(output)} rows to tell them apart")
-    left, right = _tree(counts[words:])
-    ends = entries.index(END_OF_SENTENCE) if END_OF_SENTENCE in entries[:words] else -1
-    sizes = (words, ends, args["bucket"], (1 << 32) // args["bucket"], args["minn"], args["maxn"])
-    tables = Tables(rows, bitmap, rank, slots, starts, names, output, left, right, *sizes)
-    return FastTextModel(tables, tuple(label.removeprefix(LABEL).decode("utf-8", "replace") for label in labels))
+def read_model(body: Any, name: str) -> FastTextModel:
+    """Read a model from the bytes of its file, or from a map of it; RequestError where they are damaged."""
+    file = read_file(body, name)
+    dictionary, args = file.dictionary, file.args
+    words, counts = dictionary.words, dictionary.counts[dictionary.words :].tolist()
+    if min(counts) < 0 or sum(counts) >= _UNBUILT:
+        raise wrong(name, "a label's count is negative or beyond belief")
+    if file.output.rows != len(counts):
+        raise wrong(name, f"it has {len(counts)} labels and {file.output.rows} rows to tell them apart")
+    labels = tuple(
+        label.removeprefix(LABEL).decode("utf-8", "replace")
+        for label in names_of(file, range(words, words + len(counts)))
+    )
+    return FastTextModel(_tables(file, counts, name), labels, args["dim"])
 
 
-def _refuse(reader: _Reader, args: dict[str, int]) -> None:
-    """Refuse, in words, what the kernel does not do."""
-    model, loss = _MODELS.get(args["model"]), _LOSSES.get(args["loss"])
-    if model != "supervised":
-        raise reader.wrong(f"it is a {model or args['model']} model, and only supervised ones have labels")
-    if loss != "hierarchical softmax":
-        raise reader.wrong(f"it was trained with {loss or args['loss']}; only hierarchical softmax is supported")
-    for setting, only in (("dim", DIM), ("wordNgrams", 1)):
-        if args[setting] != only:
-            raise reader.wrong(f"its {setting} is {args[setting]}; only {only} is supported")
-    if not 0 <= args["maxn"] <= _LONGEST_NGRAM:
-        raise reader.wrong(f"its maxn is {args['maxn']}; n-grams of up to {_LONGEST_NGRAM} characters are supported")
-    if args["bucket"] <= 0 or args["minn"] < 0:
-        raise reader.wrong(f"its bucket is {args['bucket']} and its minn {args['minn']}; bucket > 0, minn ≥ 0")
+def wrong(name: str, why: str) -> RequestError:
+    """Say what is wrong with a model."""
+    return RequestError(f"{name} is not a usable fastText model: {why}")
 
 
-def _dictionary(reader: _Reader, bucket: int) -> tuple[int, list[bytes], list[int], NDArray[np.int64] | None]:
-    """Read the entries, words first: how many are words, names, counts, kept buckets with rows (None: all are kept)."""
-    size, words, labels = reader.array("<i4", 3, "sizes of the dictionary").tolist()
-    _, pruned = reader.array("<i8", 2, "sizes of the dictionary").tolist()
-    if words < 0 or labels < 1 or words + labels != size:
-        raise reader.wrong(f"{words} words and {labels} labels do not make the {size} entries of its dictionary")
-    names, counts = [], []
-    for number in range(size):
-        names.append(reader.name_of_entry())
-        counts.append(reader.one("<i8", "counts of the dictionary"))
-        if reader.one("i1", "types of the dictionary") != (number >= words):
-            raise reader.wrong(f"entry {number} of its dictionary, {names[-1]!r}, is out of place: words, then labels")
-    if pruned < 0:
-        return words, names, counts, None
-    prune = reader.array("<i4", 2 * pruned, "kept n-grams").reshape(-1, 2).astype(np.int64)
-    if len(prune) and (prune.min() < 0 or prune[:, 0].max() >= bucket):
-        raise reader.wrong(f"a kept n-gram has a bucket or row outside of 0 to {bucket}")
-    return words, names, counts, prune
+def _tables(file: ModelFile, counts: list[int], name: str) -> Tables:
+    args, dictionary = file.args, file.dictionary
+    narrow = _narrow(args["dim"], args["loss"], args["wordNgrams"])
+    rows, bitmap, rank = _ngram_rows(file, name)
+    slots = _vocabulary(dictionary, file.names)
+    if narrow or (rows.quantised and 4 * rows.rows * rows.columns <= _MULTIPLIED_OUT):
+        values = rows.dense()
+        rows = rows._replace(values=np.vstack([values, np.zeros((1, DIM), np.float32)]) if narrow else values)
+        rows = rows._replace(codes=np.zeros((0, 1), np.uint8))
+    output = file.output.dense().astype(np.float32, order="C")  # a copy, so of one type too
+    left, right, parent = _tree(counts) if args["loss"] == HIERARCHICAL else [np.full(1, -1, np.int64)] * 3
+    across = np.ascontiguousarray(output.T) if args["loss"] != HIERARCHICAL else np.zeros((args["dim"], 0), np.float32)
+    bucket = args["bucket"]
+    ends = _find(dictionary, slots, file.names, END_OF_SENTENCE)
+    hashing = (bucket, (1 << 32) // bucket if bucket > 0 else 0, dictionary.prune is not None)
+    ngrams = (args["minn"], max(args["maxn"], 0), max(args["wordNgrams"], 1))
+    # One type for a map and for bytes, wherever rows happen to begin, so that kernels compile once.
+    parts = (plain(rows.values), plain(rows.codes), plain(rows.centroids), rows.width, plain(rows.norms), bitmap, rank)
+    names = (slots, dictionary.starts, dictionary.ends, file.names)
+    return Tables(
+        *parts, *names, output, across, left, right, parent, args["loss"], dictionary.words, ends, *hashing, *ngrams
+    )
 
 
-def _input(reader: _Reader) -> NDArray[np.float32]:
-    """Read the input matrix, dense or product-quantised."""
-    if not reader.one("u1", "kind of the matrix"):
-        return _dense(reader, "input matrix")
-    with_norms = reader.one("u1", "kind of the matrix")
-    count, columns = reader.array("<i8", 2, "sizes of the matrix").tolist()
-    codes = reader.array("u1", reader.one("<i4", "sizes of the matrix"), "codes")
-    centroids = _centroids(reader)
-    if columns != DIM or count * len(centroids) != len(codes):
-        raise reader.wrong(f"a matrix of {count} rows by {columns} does not go with {len(codes)} codes")
-    codes = codes.reshape(count, len(centroids))
-    rows = np.hstack([part[codes[:, number]] for number, part in enumerate(centroids)])
-    if with_norms:
-        norm_codes = reader.array("u1", count, "norms")
-        norms = _centroids(reader)[0]
-        rows = norms[norm_codes] * rows
-    return np.ascontiguousarray(rows, np.float32)
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """Give a view of an array that claims no alignment and cannot be written to."""
+    view = array.view()
+    view.setflags(write=False, align=False)
+    return view
 
 
-def _centroids(reader: _Reader) -> list[NDArray[np.float32]]:
-    """Read a product quantiser: (256, width) for each part of a vector, the last perhaps narrower."""
-    dim, parts, width, last = reader.array("<i4", 4, "sizes of the quantiser").tolist()
-    if parts < 1 or width < 1 or last < 1 or (parts - 1) * width + last != dim:
-        raise reader.wrong(f"its quantiser cuts {dim} numbers into {parts} parts of {width}, the last of {last}")
-    values = reader.array("<f4", dim * 256, "centroids")
-    ends = [*(256 * width * part for part in range(parts)), 256 * dim]
-    return [values[ends[part] : ends[part + 1]].reshape(256, -1) for part in range(parts)]
-
-
-def _output(reader: _Reader) -> NDArray[np.float32]:
-    if reader.one("u1", "kind of the output matrix"):
-        raise reader.wrong("its output matrix is quantised; only a dense one is supported")
-    return _dense(reader, "output matrix")
-
-
-def _dense(reader: _Reader, what: str) -> NDArray[np.float32]:
-    rows, columns = reader.array("<i8", 2, f"sizes of the {what}").tolist()
-    if columns != DIM or rows < 0:
-        raise reader.wrong(f"its {what} has {rows} rows of {columns}; rows of {DIM} are supported")
-    return reader.array("<f4", rows * columns, f"values of the {what}").reshape(rows, columns).astype(np.float32)
-
-
-def _ngram_rows(
-    reader: _Reader, rows: NDArray[np.float32], words: int, bucket: int, prune: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float32], NDArray[np.uint64], NDArray[np.int64]]:
-    """Sort the n-grams' rows by bucket and mark the buckets that have one: a row is found by counting bits."""
+def _ngram_rows(file: ModelFile, name: str) -> tuple[Matrix, NDArray[np.uint64], NDArray[np.int64]]:
+    """Sort the rows of kept n-grams by bucket and mark the buckets that have one: a row is found by counting bits."""
+    rows, words, bucket, prune = file.input, file.dictionary.words, file.args["bucket"], file.dictionary.prune
+    hashed = file.args["maxn"] > 0 or file.args["wordNgrams"] > 1
     if prune is None:
-        prune = np.column_stack([np.arange(bucket)] * 2)
+        if rows.rows < words + bucket * hashed:
+            raise wrong(name, f"{rows.rows} rows are too few for {words} words and {bucket * hashed} n-grams")
+        return rows, np.zeros(1, np.uint64), np.zeros(1, np.int64)
     prune = prune[np.argsort(prune[:, 0], kind="stable")]
-    if len(rows) < words + (int(prune[:, 1].max()) + 1 if len(prune) else 0):
-        raise reader.wrong(f"{len(rows)} rows are too few for {words} words and {len(prune)} n-grams")
+    if rows.rows < words + (int(prune[:, 1].max()) + 1 if len(prune) else 0):
+        raise wrong(name, f"{rows.rows} rows are too few for {words} words and {len(prune)} n-grams")
     if (np.diff(prune[:, 0]) == 0).any():
-        raise reader.wrong("a bucket of n-grams is kept twice")
-    marks = np.zeros(-(-bucket // 64) * 64, np.uint8)
+        raise wrong(name, "a bucket of n-grams is kept twice")
+    marks = np.zeros(max(-(-bucket // 64), 1) * 64, np.uint8)
     marks[prune[:, 0]] = 1
     bitmap = np.packbits(marks, bitorder="little").view("<u8").astype(np.uint64)
     ones = marks.reshape(-1, 64).sum(axis=1, dtype=np.int64)
-    zeros = np.zeros((1, DIM), np.float32)
-    return np.concatenate([rows[:words], rows[words + prune[:, 1]], zeros]), bitmap, np.cumsum(ones) - ones
+    order = np.concatenate([np.arange(words), words + prune[:, 1]])
+    return rows.take(order), bitmap, np.cumsum(ones) - ones
 
 
-def _vocabulary(entries: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+def _vocabulary(dictionary: Dictionary, names: Bytes) -> NDArray[np.uint64]:
     """Put the entries into an open hash table by the low bits of fastText's hash."""
     size = 16
-    while size < 2 * len(entries):
+    while size < 2 * len(dictionary.starts):
         size *= 2
-    slots = np.full(size, -1, np.int64)
-    for number, entry in enumerate(entries):
-        value = 2166136261
-        for byte in entry:
-            value = (value ^ (byte | 0xFFFFFF00 if byte > 127 else byte)) * 16777619 & 0xFFFFFFFF
-        slot = value & (size - 1)
-        while slots[slot] >= 0:
-            slot = (slot + 1) & (size - 1)
-        slots[slot] = number
-    starts = np.cumsum([0, *map(len, entries)]).astype(np.int64)
-    return slots, starts, np.frombuffer(b"".join(entries), np.uint8).copy()
+    slots = np.zeros(size, np.uint64)
+    fill_slots(names, dictionary.starts, dictionary.ends, slots)
+    return slots
 
 
-def _tree(counts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+@kernel
+def hash_byte(value: np.uint32, byte: np.uint8) -> np.uint32:
+    """One step of FNV-1a as fastText takes it, the byte's sign extended; the casts keep it at 32 bits."""
+    signed = np.uint32(np.uint32(np.uint32(byte) ^ np.uint32(0x80)) - np.uint32(0x80))
+    return np.uint32(np.uint32(value ^ signed) * np.uint32(16777619))
+
+
+@kernel
+def fill_slots(names: Bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], slots: NDArray[np.uint64]) -> None:
+    """Enter every name; where two are equal, the first is found."""
+    for number in range(len(starts)):
+        value = np.uint32(2166136261)
+        for at in range(starts[number], ends[number]):
+            value = hash_byte(value, names[at])
+        slot = np.int64(value) & (len(slots) - 1)
+        while slots[slot] != np.uint64(0):
+            slot = (slot + 1) & (len(slots) - 1)
+        slots[slot] = (np.uint64(value) << np.uint64(32)) | np.uint64(number + 1)
+
+
+def _find(dictionary: Dictionary, slots: NDArray[np.uint64], names: Bytes, word: bytes) -> int:
+    """Find a word's row: -1 where there is none."""
+    value = 2166136261
+    for byte in word:  # ASCII
+        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    slot = value & (len(slots) - 1)
+    while slots[slot]:
+        number = (int(slots[slot]) & 0xFFFFFFFF) - 1
+        if bytes(names[dictionary.starts[number] : dictionary.ends[number]]) == word:
+            return number if number < dictionary.words else -1
+        slot = (slot + 1) & (len(slots) - 1)
+    return -1
+
+
+def _tree(counts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Build the Huffman tree as fastText does: labels in the file's order, a leaf before a node only if smaller."""
     labels = len(counts)
     weights = counts + [_UNBUILT] * (labels - 1)
-    left = np.full(2 * labels - 1, -1, np.int64)
-    right = left.copy()
+    left, right, parent = (np.full(2 * labels - 1, -1, np.int64) for _ in range(3))
     leaf, node = labels - 1, labels
     for new in range(labels, 2 * labels - 1):
         pair = []
@@ -247,5 +209,6 @@ def _tree(counts: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
                 pair.append(node)
                 node += 1
         left[new], right[new] = pair
+        parent[pair] = new
         weights[new] = weights[pair[0]] + weights[pair[1]]
-    return left, right
+    return left, right, parent
