@@ -23,10 +23,11 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
     "language_score": (("minimum", "up to"),),
+    "url_filter.soft_words": (("soft_words_threshold", "from"),),
 }
 #: Scores whose column does not begin with the kind of their step.
 KINDS = {"language_score": "language_id"}
-SIGNS = {"below": "<", "up to": "≤", "above": ">"}
+SIGNS = {"below": "<", "up to": "≤", "above": ">", "from": "≥"}
 
 
 def kind_of(score: str) -> str:
@@ -44,7 +45,7 @@ class Threshold:
     """Where a rule cuts: what lies below `value`, up to it or above it goes."""
 
     value: float
-    drops: str  # 'below' | 'up to' | 'above'
+    drops: str  # 'below' | 'up to' | 'above' | 'from'
     field: str
 
     @property
@@ -56,6 +57,8 @@ class Threshold:
         """Say which values the rule drops."""
         if self.drops == "up to":
             return values <= self.value
+        if self.drops == "from":
+            return values >= self.value
         return values < self.value if self.drops == "below" else values > self.value
 
     def margin(self, value: float) -> float:
@@ -63,7 +66,7 @@ class Threshold:
 
         The far end is 0 of a maximum, 1 of a minimum that is a share, and twice the threshold of any other minimum.
         """
-        minimum = self.drops != "above"
+        minimum = self.drops in ("below", "up to")
         room = 1 - self.value if minimum and 0 < self.value < 1 else abs(self.value) or 1.0
         return (value - self.value if minimum else self.value - value) / room
 

@@ -35,7 +35,7 @@ GUESTS = {
     "trafilatura": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash"}
+STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "urls"}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 
@@ -170,6 +170,7 @@ def test_public_names_are_pinned() -> None:
         "GopherRepetition",
         "LanguageId",
         "MinHash",
+        "UrlFilter",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

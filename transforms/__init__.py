@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .gopher import GopherQuality, GopherRepetition
     from .language import LanguageId
     from .minhash import MinHash
+    from .urls import UrlFilter
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -23,6 +24,7 @@ STEPS = {
     "C4Quality": "c4",
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
+    "UrlFilter": "urls",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -32,8 +34,18 @@ KINDS = {
     "gopher_repetition": "GopherRepetition",
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
+    "url_filter": "UrlFilter",
 }
-__all__ = ["C4Quality", "ExtractHtml", "FineWebQuality", "GopherQuality", "GopherRepetition", "LanguageId", "MinHash"]
+__all__ = [
+    "C4Quality",
+    "ExtractHtml",
+    "FineWebQuality",
+    "GopherQuality",
+    "GopherRepetition",
+    "LanguageId",
+    "MinHash",
+    "UrlFilter",
+]
 
 
 def __getattr__(name: str) -> Any:
