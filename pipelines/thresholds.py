@@ -23,6 +23,9 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "fineweb_quality.char_dup_ratio": (("char_duplicates_ratio", "above"),),
     "fineweb_quality.list_ratio": (("new_line_ratio", "above"),),
     "language_score": (("minimum", "up to"),),
+    "decontaminate.ngrams": (("min_ngrams", "from"),),
+    "decontaminate.item_share": (("min_item_share", "from"),),
+    "decontaminate.spans": (("max_cuts", "above"),),
     "url_filter.soft_words": (("soft_words_threshold", "from"),),
 }
 #: Scores whose column does not begin with the kind of their step.

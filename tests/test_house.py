@@ -35,7 +35,7 @@ GUESTS = {
     "trafilatura": {"transforms"},
 }
 BEAM_MODULES = re.compile(r"pipelines/(ptransforms|runners|spark|flink|workers|failures|jobserver|coders|beam)\w*\.py")
-STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "urls"}
+STEP_MODULES = {"gopher", "c4", "fineweb", "language", "extract", "minhash", "urls", "decontaminate"}
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
 
@@ -164,6 +164,7 @@ def test_public_names_are_pinned() -> None:
     }
     assert set(transforms.__all__) == {
         "C4Quality",
+        "Decontaminate",
         "ExtractHtml",
         "FineWebQuality",
         "GopherQuality",

@@ -51,6 +51,10 @@ def batch(values: Sequence[str | None], kind: pa.DataType | None = None) -> pa.R
     return pa.record_batch({"row": pa.array(range(len(values))), "url": pa.array(values, kind or pa.string())})
 
 
+def made(**fields: Any) -> UrlFilter:
+    return UrlFilter(**fields)
+
+
 def reasons(step: UrlFilter, values: Sequence[str | None]) -> list[str | None]:
     return [reason and reason.partition("/")[2] for reason in step.reasons(batch(values)).to_pylist()]
 
@@ -223,12 +227,12 @@ def test_random_urls_are_decided_as_the_oracle_says(fields: dict[str, Any], seed
         "org",
         "4",
     ]
-    made = [
+    drawn = [
         chance.choice(["http://", "https://www.", "", "http://"])
         + "".join(chance.choices(pieces, k=chance.randint(1, 7)))
         for _ in range(4_000)
     ]
-    for url, rule in zip(made, reasons(UrlFilter(**fields), made), strict=True):
+    for url, rule in zip(drawn, reasons(UrlFilter(**fields), drawn), strict=True):
         assert rule == oracle(url), url
 
 
@@ -267,7 +271,12 @@ def test_a_slice_sees_only_its_rows_and_order_does_not_matter(fields: dict[str, 
     assert part.batch.equals(whole.batch.slice(1, 4))
     turned = step.apply(batch(ODD[::-1], kind))
     order = pa.array(range(len(ODD))[::-1])
-    assert turned.batch.drop_columns(["url"]).take(order).drop_columns(["row"]).equals(whole.batch.drop_columns(["row", "url"]))
+    assert (
+        turned.batch.drop_columns(["url"])
+        .take(order)
+        .drop_columns(["row"])
+        .equals(whole.batch.drop_columns(["row", "url"]))
+    )
 
 
 def test_reasons_replay_from_the_columns_and_an_empty_batch_tells_them(fields: dict[str, Any]) -> None:
@@ -331,15 +340,15 @@ def test_ut1_is_read_as_a_folder_and_as_an_archive(tmp_path: Path) -> None:
         for category in ("adult", "press"):
             archive.add(tmp_path / "ut1" / category / "domains", f"blacklists/{category}/domains")
         archive.add(tmp_path / "plain", "blacklists/adult/urls")
-    made = ["http://x.a.example", "http://p.example", "http://u.example/x"]
+    tried = ["http://x.a.example", "http://p.example", "http://u.example/x"]
     for path in ("ut1", "ut1.tar.gz"):
-        assert reasons(UrlFilter(blocklists=str(tmp_path / path)), made) == ["domain", "domain", "url"]
-        only = UrlFilter(blocklists=[str(tmp_path / path)], categories=("adult",))
-        assert reasons(only, made) == ["domain", None, "url"]
+        assert reasons(made(blocklists=str(tmp_path / path)), tried) == ["domain", "domain", "url"]
+        only = made(blocklists=[str(tmp_path / path)], categories=("adult",))
+        assert reasons(only, tried) == ["domain", None, "url"]
     with pytest.raises((pydantic.ValidationError, InputError), match="no category 'sports'; it has adult, press"):
-        UrlFilter(blocklists=str(tmp_path / "ut1"), categories=("sports",))
+        made(blocklists=str(tmp_path / "ut1"), categories=("sports",))
     with pytest.raises((pydantic.ValidationError, InputError), match="neither a folder nor a tar archive"):
-        UrlFilter(blocklists=str(tmp_path / "plain"))
+        made(blocklists=str(tmp_path / "plain"))
 
 
 @pytest.mark.parametrize(
@@ -363,4 +372,4 @@ def test_what_means_nothing_is_refused(tmp_path: Path, given: dict[str, Any], sa
         for name, value in given.items()
     }
     with pytest.raises((pydantic.ValidationError, InputError), match=said):
-        UrlFilter(**rooted)
+        made(**rooted)

@@ -8,6 +8,7 @@ from .. import lazily
 
 if TYPE_CHECKING:
     from .c4 import C4Quality
+    from .decontaminate import Decontaminate
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .gopher import GopherQuality, GopherRepetition
@@ -25,6 +26,7 @@ STEPS = {
     "FineWebQuality": "fineweb",
     "MinHash": "minhash",
     "UrlFilter": "urls",
+    "Decontaminate": "decontaminate",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -35,9 +37,11 @@ KINDS = {
     "c4_quality": "C4Quality",
     "fineweb_quality": "FineWebQuality",
     "url_filter": "UrlFilter",
+    "decontaminate": "Decontaminate",
 }
 __all__ = [
     "C4Quality",
+    "Decontaminate",
     "ExtractHtml",
     "FineWebQuality",
     "GopherQuality",

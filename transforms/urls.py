@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from . import block_lists as lists
+from .held import Held
 from .kernels.aho_corasick import Automaton, build_automaton
 from .kernels.splice import splice
 from .kernels.strings import Bytes, Strings
@@ -142,12 +143,7 @@ class UrlFilter(Filter):
         """Give the lists as this process holds them; `fresh` reads them again if a file has changed."""
         named = tuple((name, path) for name in self.files for path in getattr(self, name))
         key = (named, self.categories, self.variant)
-        if key not in _HELD or (fresh and _HELD[key].stamps != _stamps(named)):
-            made = _load(*key)
-            while len(_HELD) >= _MOST_HELD:
-                _HELD.pop(next(iter(_HELD)), None)
-            _HELD[key] = made
-        return _HELD[key]
+        return _HELD.get(key, lambda: _stamps(named), lambda: _load(*key), fresh)
 
 
 def in_ascii(urls: pa.Array) -> pa.Array:
@@ -168,7 +164,6 @@ def in_ascii(urls: pa.Array) -> pa.Array:
 class _Loaded:
     """Lists as a process holds them."""
 
-    stamps: tuple[int, ...]
     digests: Mapping[str, str]
     tables: tuple[Strings, Strings, Strings, Suffixes, Words, Automaton, int, tuple[Bytes, Bytes], bool]
     subwords: Strings
@@ -186,9 +181,7 @@ class _Loaded:
         return np.array([name.decode("utf-8", "replace") for name in taken], object)
 
 
-#: What was loaded last, by fields.
-_HELD: dict[tuple[Any, ...], _Loaded] = {}
-_MOST_HELD = 2
+_HELD: Held[_Loaded] = Held()
 
 
 def _stamps(named: Sequence[tuple[str, str]]) -> tuple[int, ...]:
@@ -201,7 +194,6 @@ def _stamps(named: Sequence[tuple[str, str]]) -> tuple[int, ...]:
 
 def _load(named: Sequence[tuple[str, str]], categories: tuple[str, ...] | None, variant: str) -> _Loaded:
     """Read lists and lay them out."""
-    stamps = _stamps(named)
     bodies: dict[str, list[bytes]] = {name: [] for name in UrlFilter.files}
     ut1: list[bytes] = []
     for name, path in named:
@@ -213,7 +205,7 @@ def _load(named: Sequence[tuple[str, str]], categories: tuple[str, ...] | None, 
             ut1 += [kind.encode(), body]
     digests = {name: lists.digest(bodies[name]) for name in UrlFilter.files}
     digests["blocklists"] = lists.digest(ut1)
-    return _Loaded(stamps, digests, *_tables(bodies, variant))
+    return _Loaded(digests, *_tables(bodies, variant))
 
 
 def _tables(bodies: Mapping[str, list[bytes]], variant: str) -> tuple[Any, Strings]:

@@ -80,7 +80,7 @@ def count_patterns(
     which none is `mark`; those found are set to it.
     """
     classes, moves, ends, shorter = automaton
-    state, found, first = np.int32(0), 0, -1
+    state, found, first = np.int32(0), 0, np.int64(-1)
     for at in range(start, end):
         byte = read_as[data[at]]
         if byte == 0:

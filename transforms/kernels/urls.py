@@ -36,7 +36,7 @@ _SLASH, _COLON, _AT, _DOT, _QUERY, _HASH, _PERCENT, _OPEN, _CLOSE = 47, 58, 64, 
 
 @kernel
 def _is_alnum(byte: Int) -> bool:
-    return 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
+    return bool(48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122)
 
 
 @kernel
@@ -60,8 +60,7 @@ def host_span(data: Bytes, start: Int, end: Int) -> tuple[Int, Int, Int, Int]:
         if data[at] == _AT:
             first = at + 1
         at += 1
-    path = last = at
-    closed = first
+    path, closed = at, first
     if first < path and data[first] == _OPEN:
         while closed < path and data[closed] != _CLOSE:
             closed += 1
@@ -155,7 +154,7 @@ def _is_address(text: Bytes, start: Int, end: Int) -> bool:
     digits = 0
     for at in range(start, end):
         digits += 48 <= text[at] <= 57 or text[at] == _DOT
-    return digits == end - start
+    return bool(digits == end - start)
 
 
 @kernel
@@ -186,8 +185,8 @@ def _parents(strings: Strings, text: Bytes, start: Int, end: Int, parents: bool)
 def registered(suffixes: Suffixes, text: Bytes, start: Int, end: Int) -> Int:
     """Find where the registered domain of a lower-case host begins: the label before its public suffix; -1 for none."""
     strings, bits = suffixes
-    suffix, parent, wild = np.int64(-1), end, False
-    value = np.uint64(0)
+    suffix: Int = np.int64(-1)
+    parent, wild, value = end, False, np.uint64(0)
     for at in range(end - 1, start - 1, -1):
         value = hash_before(value, text[at])
         if at > start and text[at - 1] != _DOT:
@@ -261,7 +260,7 @@ def _count_word(bits: Int, entry: Int, row: Int, counts: NDArray[np.int64], entr
 
 @kernel
 def _is_hex(byte: Int) -> bool:
-    return 48 <= byte <= 57 or 65 <= byte <= 70 or 97 <= byte <= 102
+    return bool(48 <= byte <= 57 or 65 <= byte <= 70 or 97 <= byte <= 102)
 
 
 @kernel
