@@ -39,6 +39,7 @@ def in_turns(
     pythons = {"penstock": sys.executable, peer: str(environment_python(arguments.peer_env, tuple(packages)))}
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as work:
         amounts = ["--megabytes", str(arguments.megabytes), "--sample", str(arguments.sample)]
+        amounts += ["--peer-env", str(arguments.peer_env)]
         files = [os.path.abspath(path) for path in arguments.documents]
         prepare = [sys.executable, script, "--side", "prepare", "--work", work, *amounts, *files]
         sizes, _ = run_tree(prepare, arguments.limit)
