@@ -20,7 +20,7 @@ import pytest
 
 from penstock import InputError
 from penstock.transforms import block_lists, urls
-from penstock.transforms.kernels.aho_corasick import build_automaton, count_patterns
+from penstock.transforms.kernels.aho_corasick import build_automaton, columns_of, count_patterns
 from penstock.transforms.kernels.urls import registered
 from penstock.transforms.urls import UrlFilter
 
@@ -246,7 +246,8 @@ def test_patterns_are_found_as_a_slow_search_finds_them() -> None:
         for number in range(20):
             text = "".join(chance.choices("abcd-", k=chance.randint(0, 30)))
             data = np.frombuffer(text.encode(), np.uint8)
-            found, first = count_patterns(data, 0, len(data), read_as, automaton, np.zeros(9, np.int32), number + 1)
+            columns, seen = columns_of(automaton, read_as), np.zeros(9, np.int32)
+            found, first = count_patterns(data, 0, len(data), columns, automaton, seen, number + 1)
             bare = text.replace("-", "")
             held = [pattern for pattern in patterns if pattern in bare]
             ends = {pattern: bare.find(pattern) + len(pattern) for pattern in held}

