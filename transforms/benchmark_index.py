@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from .. import InputError
 from .files import FileEntry, detect_format, list_files
 from .kernels.decontaminate import Index
-from .kernels.grams import Grams, build_grams, different_words, equal_runs, gram_hashes, word_starts
+from .kernels.item_grams import Grams, build_grams, different_words, equal_runs, gram_hashes, word_starts
 from .kernels.simplify import simplify_rows
 from .readers import Fields, Piece, read
 from .step import utf8_buffers

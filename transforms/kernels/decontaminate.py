@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .grams import FNV_PRIME, FNV_START, LOW, Grams, Ints, mixed, same_stretch, two_bits, weight_of
+from .item_grams import FNV_PRIME, FNV_START, LOW, Grams, Ints, mixed, same_stretch, two_bits, weight_of
 from .simplify import GROWTH, Bytes, Offsets, after_number, decode, simplify_text
 from .text import MIX, Int
 
