@@ -140,7 +140,7 @@ def _ticks(axis: Axis) -> list[float]:
 def _threshold(axis: Axis, cut: Threshold) -> str:
     at, side = axis.at(cut.value), "end" if axis.at(cut.value) > 0.5 else "start"
     shift = -5 if side == "end" else 5
-    arrow = f"{number(cut.value)} →" if cut.drops == "above" else f"← {number(cut.value)}"
+    arrow = f"{number(cut.value)} →" if cut.drops in ("above", "from") else f"← {number(cut.value)}"
     return (
         f'<line class="cut" x1="{place(at)}" x2="{place(at)}" y1="2" y2="{PLOT + LABELS}"/>'
         f'<text class="cut" x="{place(at)}" dx="{shift}" y="12" text-anchor="{side}">{arrow}</text>'

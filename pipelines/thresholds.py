@@ -36,6 +36,10 @@ FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     "language_score": (("minimum", "up to"),),
     "quality_classifier.score": (("minimum", "below"),),
     "perplexity": (("maximum", "above"),),
+    "decontaminate.ngrams": (("min_ngrams", "from"),),
+    "decontaminate.item_share": (("min_item_share", "from"),),
+    "decontaminate.spans": (("max_cuts", "above"),),
+    "url_filter.soft_words": (("soft_words_threshold", "from"),),
 }
 #: Thresholds on a score that another kind of step gives: score → kind → (field, what goes).
 OTHERS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
@@ -51,7 +55,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "c4_quality.curly_bracket_line": ("filter_curly_bracket",),
     "fineweb_quality.line_punct_ratio": ("line_punct_exclude_zero",),
 }
-SIGNS = {"below": "<", "up to": "≤", "above": ">"}
+SIGNS = {"below": "<", "up to": "≤", "above": ">", "from": "≥"}
 
 
 def kind_of(score: str) -> str:
@@ -83,7 +87,7 @@ class Threshold:
     """Where a rule cuts: what lies below `value`, up to it or above it goes."""
 
     value: float
-    drops: str  # 'below' | 'up to' | 'above'
+    drops: str  # 'below' | 'up to' | 'above' | 'from'
     field: str
 
     @property
@@ -95,6 +99,8 @@ class Threshold:
         """Say which values the rule drops."""
         if self.drops == "up to":
             return values <= self.value
+        if self.drops == "from":
+            return values >= self.value
         return values < self.value if self.drops == "below" else values > self.value
 
     def margin(self, value: float) -> float:
@@ -102,7 +108,7 @@ class Threshold:
 
         The far end is 0 of a maximum, 1 of a minimum that is a share, and twice the threshold of any other minimum.
         """
-        minimum = self.drops != "above"
+        minimum = self.drops in ("below", "up to")
         room = 1 - self.value if minimum and 0 < self.value < 1 else abs(self.value) or 1.0
         return (value - self.value if minimum else self.value - value) / room
 

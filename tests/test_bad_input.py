@@ -72,7 +72,8 @@ def says(capsys: Capture, code: int, words: list[str], *said: str) -> str:
 @pytest.mark.parametrize("name", list(QUARANTINED))
 def test_what_cannot_be_read_is_set_aside_and_the_rest_is_read(name: str, tmp_path: Path) -> None:
     path, body, expected, kept = QUARANTINED[name]
-    assert main(request(put(tmp_path, {path: body}), steps=["extract_html"])) == 0
+    extract = {"extract_html": {"extractor": "resiliparse"}}  # which some of these pages would hold up
+    assert main(request(put(tmp_path, {path: body}), steps=[extract])) == 0
     manifest, ledger = finished(tmp_path)
     aside = sorted((row for row in ledger if row["fate"] == "quarantined"), key=lambda row: row["place"])
     assert manifest["quarantined"] == len(aside) == len(expected)

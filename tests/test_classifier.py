@@ -22,9 +22,9 @@ from penstock import InputError, MissingExtraError, RequestError
 from penstock.pipelines.classifier_data import held_out, key_of, line_of, smallest
 from penstock.pipelines.classifier_fit import area, calibrate, row_of
 from penstock.pipelines.cli import main
-from penstock.pipelines.steps import dump_step
 from penstock.pipelines.thresholds import thresholds
 from penstock.transforms import QualityClassifier
+from penstock.transforms.named import dump_step
 from penstock.transforms.step import Step
 
 WITH_FASTTEXT = importlib.util.find_spec("fasttext") is not None

@@ -42,6 +42,7 @@ STEP_MODULES = {
     "badwords",
     "c4",
     "classifier",
+    "decontaminate",
     "extract",
     "fineweb",
     "gopher",
@@ -56,6 +57,7 @@ STEP_MODULES = {
     "refinedweb",
     "route",
     "sampling",
+    "urls",
 }
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
 
@@ -187,6 +189,7 @@ def test_public_names_are_pinned() -> None:
         "BadWords",
         "C4Paragraphs",
         "C4Quality",
+        "Decontaminate",
         "ExtractHtml",
         "FineWebQuality",
         "FunctionStep",
@@ -204,6 +207,7 @@ def test_public_names_are_pinned() -> None:
         "RefinedWebLines",
         "RefinedWebText",
         "Sample",
+        "UrlFilter",
     }
     assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}

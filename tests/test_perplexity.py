@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from penstock.pipelines.steps import dump_step
 from penstock.pipelines.thresholds import thresholds
 from penstock.transforms import Perplexity
+from penstock.transforms.named import dump_step
 from penstock.transforms.perplexity import bucket, digest, normalise
 
 WITH_KENLM = importlib.util.find_spec("kenlm") is not None

@@ -27,7 +27,17 @@ from penstock.pipelines.report_charts import histogram, score_axis, stacked
 from penstock.pipelines.report_survey import survey
 from penstock.pipelines.thresholds import FIELDS, Threshold, thresholds
 from penstock.sharding.store import Store
-from penstock.transforms import C4Quality, FineWebQuality, GopherQuality, GopherRepetition, LanguageId
+from penstock.transforms import (
+    C4Paragraphs,
+    C4Quality,
+    Decontaminate,
+    FineWebQuality,
+    GopherQuality,
+    GopherRepetition,
+    LanguageId,
+    RefinedWebLines,
+    UrlFilter,
+)
 from penstock.transforms.named import dump_step
 from penstock.transforms.schema import DOCUMENT, document_ids
 from penstock.transforms.step import Outcome
@@ -456,16 +466,24 @@ def test_text_that_is_not_utf8_is_shown_all_the_same(tmp_path: Path) -> None:
     assert "bad \ufffd\ufffd url" in Store(tmp_path).read("report.html").decode()
 
 
-def test_thresholds_are_those_of_the_steps() -> None:
+def test_thresholds_are_those_of_the_steps(tmp_path: Path) -> None:
     """Each threshold that the page draws is found by replaying the step's own decision on both sides of it."""
+    listed = tmp_path / "listed.txt"
+    listed.write_text("bonus\nA riddle of more than eight words, which nobody has solved in all the years.\n")
     text = "The end of that was near, and we have to be with it; so it was said of the others. " * 12
     steps = [
         GopherRepetition(),
         *(GopherQuality(variant=variant) for variant in ("fineweb", "dclm", "dolma")),
         C4Quality(),
+        C4Quality(variant="c4"),
+        C4Paragraphs(),
+        RefinedWebLines(),
         FineWebQuality(),
+        UrlFilter(soft_words=str(listed)),
+        Decontaminate(benchmarks=str(listed)),
     ]
-    batch = pa.record_batch({"text": ["".join(f"{text[i:]}{i}. It was. So. And. There.\n" for i in range(9))]})
+    lines = "".join(f"{text[i:]}{i}. It was. So. And. There.\n" for i in range(9))
+    batch = pa.record_batch({"text": [lines], "url": ["https://x.example/"]})
     checked = set()
     for step in steps:
         manifest = {"steps": [step.kind], "recipe": {"steps": [dump_step(step)]}}
@@ -486,12 +504,16 @@ def test_thresholds_are_those_of_the_steps() -> None:
             for cut in thresholds(manifest, f"{step.kind}.{name}"):
                 away = 1 if values.dtype.kind in "iu" else 1e-9
                 far = cut.value - away if cut.drops == "below" else cut.value + away
-                on, off = ({**calm, name: np.array([value]).astype(values.dtype)} for value in (cut.value, far))
+                sides = (cut.value - away, cut.value) if cut.drops == "from" else (cut.value, far)
+                on, off = ({**calm, name: np.array([value]).astype(values.dtype)} for value in sides)
                 assert step.decide(on).to_pylist() == [None], (name, cut)
                 assert step.decide(off).to_pylist() != [None], (name, cut)
                 checked.add(f"{step.kind}.{name}")
     of_models = {"language_score", "quality_classifier.score", "perplexity"}  # tested with their steps
-    assert checked >= set(FIELDS) - of_models
+    assert checked >= set(FIELDS) - of_models - {
+        "decontaminate.item_share",
+        "decontaminate.spans",
+    }  # only beside `ngrams`
     assert len(checked) >= 13 + 8 + 1 + 4
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .badwords import BadWords
     from .c4 import C4Paragraphs, C4Quality
     from .classifier import QualityClassifier
+    from .decontaminate import Decontaminate
     from .extract import ExtractHtml
     from .fineweb import FineWebQuality
     from .function_step import FunctionStep
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .refinedweb import RefinedWebLines, RefinedWebText
     from .route import Multilingual
     from .sampling import Sample
+    from .urls import UrlFilter
 
 #: Public steps and where each lives; loaded at first use, because numba and the readers cost a second to import.
 STEPS = {
@@ -48,6 +50,8 @@ STEPS = {
     "FunctionStep": "function_step",
     "QualityClassifier": "classifier",
     "Perplexity": "perplexity",
+    "UrlFilter": "urls",
+    "Decontaminate": "decontaminate",
 }
 #: The name of each step in a recipe, and in its reasons and columns.
 KINDS = {
@@ -69,11 +73,14 @@ KINDS = {
     "multilingual": "Multilingual",
     "quality_classifier": "QualityClassifier",
     "perplexity": "Perplexity",
+    "url_filter": "UrlFilter",
+    "decontaminate": "Decontaminate",
 }
 __all__ = [
     "BadWords",
     "C4Paragraphs",
     "C4Quality",
+    "Decontaminate",
     "ExtractHtml",
     "FineWebQuality",
     "FunctionStep",
@@ -91,6 +98,7 @@ __all__ = [
     "RefinedWebLines",
     "RefinedWebText",
     "Sample",
+    "UrlFilter",
 ]
 
 

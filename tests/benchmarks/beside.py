@@ -49,6 +49,7 @@ def in_turns(
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as work:
         own = [word for name in paths for word in (f"--{name}", os.path.abspath(getattr(arguments, name)))]
         amounts = ["--megabytes", str(arguments.megabytes), "--sample", str(arguments.sample), *own]
+        amounts += ["--peer-env", str(arguments.peer_env)]
         files = [os.path.abspath(path) for path in arguments.documents]
         prepare = [sys.executable, script, "--side", "prepare", "--work", work, *amounts, *files]
         sizes, _ = run_tree(prepare, arguments.limit)

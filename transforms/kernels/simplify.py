@@ -75,7 +75,7 @@ def simplify_text(
         elif what == _DIGIT:
             out[at] = _ZERO
             at += 1
-            width = _after_number(data, here + width, end, table) - here
+            width = after_number(data, here + width, end, table) - here
         elif what == _REPLACED:
             length, place = int(np.int64((entry >> 8) & 31)), int(np.int64(entry >> 13))
             for byte_number in range(length):
@@ -119,7 +119,7 @@ def _entry(data: Bytes, here: int, end: int, table: NDArray[np.uint32]) -> tuple
 
 
 @kernel
-def _after_number(data: Bytes, here: int, end: int, table: NDArray[np.uint32]) -> int:
+def after_number(data: Bytes, here: int, end: int, table: NDArray[np.uint32]) -> int:
     """Find the end of a number from behind its first digit: digits, then perhaps one separator and more digits."""
     whole = True
     while here < end:
