@@ -479,8 +479,8 @@ def test_thresholds_are_those_of_the_steps(tmp_path: Path) -> None:
         C4Paragraphs(),
         RefinedWebLines(),
         FineWebQuality(),
-        UrlFilter(soft_words=str(listed)),
-        Decontaminate(benchmarks=str(listed)),
+        UrlFilter(soft_words=(str(listed),)),
+        Decontaminate(benchmarks=(str(listed),)),
     ]
     lines = "".join(f"{text[i:]}{i}. It was. So. And. There.\n" for i in range(9))
     batch = pa.record_batch({"text": [lines], "url": ["https://x.example/"]})

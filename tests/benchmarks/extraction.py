@@ -54,7 +54,7 @@ def evaluation_pages(folder: Path) -> list[Page]:
         if path is not None:
             body = path.read_bytes()
             wanted, unwanted = (list(map(squeezed, entry.get(name) or [])) for name in ("with", "without"))
-            pages.append(Page(url, bytes_to_str(body, detect_encoding(body)), wanted, unwanted))
+            pages.append(Page(url, bytes_to_str(body, detect_encoding(body) or "utf-8"), wanted, unwanted))
     return pages
 
 

@@ -7,6 +7,8 @@ are code points without space. Time grows with the number of nodes alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,7 +90,7 @@ def _drop(nodes: NDArray[np.int32], node: Int, keep: NDArray[np.uint8]) -> Int:
 
 
 @kernel
-def _unwanted(nodes: NDArray[np.int32], weights: NDArray[np.int32], node: Int, total: Int) -> bool:
+def _unwanted(nodes: NDArray[np.int32], weights: NDArray[np.int32], node: Int, total: Int) -> Any:
     """Say whether an element is furniture."""
     tag, words = nodes[node, TAG], nodes[node, WORDS]
     kinds = KINDS[tag]
@@ -110,7 +112,8 @@ def _unwanted(nodes: NDArray[np.int32], weights: NDArray[np.int32], node: Int, t
 @kernel
 def _prune(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], keep: NDArray[np.uint8]) -> None:
     """Unmark furniture, and headings under which nothing but furniture stood."""
-    total, node = np.int64(weights[0, ALL]), np.int64(1)
+    total = np.int64(weights[0, ALL])
+    node: Int = np.int64(1)
     while node < count:
         tag = nodes[node, TAG]
         if keep[node] and tag != TEXT and _unwanted(nodes, weights, node, total):
@@ -118,15 +121,15 @@ def _prune(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], kee
         else:
             node += 1
     stays = goes = np.int64(0)  # text between a heading and the next, or the end
-    for node in range(count - 1, 0, -1):
-        tag = nodes[node, TAG]
+    for place in range(count - 1, 0, -1):
+        tag = nodes[place, TAG]
         if tag == TEXT:
-            if not KINDS[nodes[nodes[node, PARENT], TAG]] & HEADING:
-                stays += weights[node, ALL] * keep[node]
-                goes += weights[node, ALL] * (1 - keep[node])
+            if not KINDS[nodes[nodes[place, PARENT], TAG]] & HEADING:
+                stays += weights[place, ALL] * keep[place]
+                goes += weights[place, ALL] * (1 - keep[place])
         elif KINDS[tag] & HEADING:
             if tag != _H1 and stays == 0 and goes > 0:
-                _drop(nodes, np.int64(node), keep)
+                _drop(nodes, np.int64(place), keep)
             stays = goes = np.int64(0)
 
 
@@ -159,9 +162,9 @@ def choose(
     everything: bool,
 ) -> Int:
     """Mark in `keep` the nodes that stay, all text if asked for everything; give the element to write."""
-    for node in range(count):
-        keep[node] = 1
-    node = np.int64(1)
+    for place in range(count):
+        keep[place] = 1
+    node: Int = np.int64(1)
     while node < count:
         tag = nodes[node, TAG]
         if tag != TEXT and (KINDS[tag] & DROP or nodes[node, WORDS] & HIDDEN):

@@ -70,7 +70,8 @@ def _lower(byte: Any) -> Int:
 @kernel
 def read_name(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Any, Int]:
     """Pack the name that begins at a byte, in lower case, as `packed` does: the key, and where the name ends."""
-    key, length = np.uint64(0), np.int64(0)
+    key = np.uint64(0)
+    length: Int = np.int64(0)
     while at < end:
         byte = data[at]
         if _ENDS_NAME[byte]:
@@ -98,7 +99,7 @@ def _number(key: Any) -> Int:
 @kernel
 def _holds(data: NDArray[np.uint8], start: Int, end: Int, mark: NDArray[np.uint8]) -> bool:
     """Say whether a value reads `mark`, space and case aside."""
-    step = 0
+    step: Int = np.int64(0)
     for at in range(start, end):
         if _SPACE[data[at]]:
             continue

@@ -42,7 +42,7 @@ def _numeric(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
         value = digit - 48 if 48 <= digit <= 57 else (digit | 32) - 87
         if not _ALNUM[digit] or value >= base or value < 0 or (base == 10 and digit > 57):
             break
-        code = min(code * base + value, 0x110000)
+        code = min(code * base + value, np.int64(0x110000))
         at += 1
     if at == first:
         return 0, at
