@@ -1,7 +1,7 @@
 """Make `quality.bin`, a small classifier for `dclm.yaml` to run with: `python make_quality.py` (needs [classifier]).
 
-Good are the handbook's and the databases' English pages of quickstart.warc.gz, others its API references. It only stands
-in for DCLM's model: 8 dimensions, words that stand 10 times, no word n-grams.
+Good are the handbook's and the databases' English pages of quickstart.warc.gz, others its API references. It only
+stands in for DCLM's model: 8 dimensions, words that stand 10 times, no word n-grams.
 """
 
 from __future__ import annotations
