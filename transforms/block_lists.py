@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .. import InputError, require
 from .files import open_input
 from .kernels import urls as kernels
-from .kernels.strings import Bytes, Strings, build_strings, read_lines
+from .kernels.strings import Bytes, Strings, build_strings, read_lines, tails_of
 
 PUBLIC_SUFFIXES = Path(__file__).parent / "data" / "public_suffix_list.dat"
 
@@ -113,10 +113,11 @@ def punycode(host: str) -> str:
         return host.lower()
 
 
-def url_set(bodies: Sequence[bytes], exact: bool) -> Strings:
+def url_set(bodies: Sequence[bytes], exact: bool) -> kernels.Urls:
     """Lay out URLs: as they are written, or as their keys."""
     starts, marks = entries(bodies, lower=False)
-    return build_strings(starts, marks) if exact else build_strings(*kernels.url_keys(starts, marks))
+    strings = build_strings(starts, marks) if exact else build_strings(*kernels.url_keys(starts, marks))
+    return strings, tails_of(strings)
 
 
 def words_of(bodies: Sequence[bytes], dropped: str) -> list[str]:

@@ -18,6 +18,14 @@ Bytes = NDArray[np.uint8]
 #: marks: the entries' bytes, one behind the other.
 Strings = tuple[NDArray[np.uint64], NDArray[np.uint32], Bytes]
 
+#: Sets of fewer slots are laid out sparsely, so that nearly every string in none of them meets a free one at once.
+SPARSE = 1 << 13
+
+#: A bitmap (2^k,) uint64 of hashes of the last TAIL bytes of entries, 16 bits or more an entry.
+Tails = NDArray[np.uint64]
+TAIL = 16
+
+ONE = np.uint64(1)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -58,10 +66,43 @@ def find_string(strings: Strings, value: np.uint64, data: Bytes, start: Int, end
 
 
 @kernel
+def find_by_tail(strings: Strings, tails: Tails, data: Bytes, start: Int, end: Int) -> Int:
+    """Find data[start:end]: the number of the entry, or -1, for most strings on the hash of their last bytes alone."""
+    near = max(start, end - TAIL)
+    value = hash_string(data, near, end)
+    if not tails[np.int64(value >> np.uint64(38)) & (len(tails) - 1)] >> (value >> np.uint64(32) & np.uint64(63)) & ONE:
+        return np.int64(-1)
+    for at in range(near - 1, start - 1, -1):
+        value = hash_before(value, data[at])
+    return find_string(strings, value, data, start, end)
+
+
+@kernel
+def tails_of(strings: Strings) -> Tails:
+    """Note the last bytes of each entry, for `find_by_tail`."""
+    starts, marks = strings[1], strings[2]
+    size = 1
+    while 4 * size < len(starts):
+        size *= 2
+    tails = np.zeros(size, np.uint64)
+    for entry in range(len(starts) - 1):
+        start, end = np.int64(starts[entry]), np.int64(starts[entry + 1])
+        value = hash_string(marks, max(start, end - TAIL), end)
+        tails[np.int64(value >> np.uint64(38)) & (size - 1)] |= ONE << (value >> np.uint64(32) & np.uint64(63))
+    return tails
+
+
+def entry_text(strings: Strings, entry: int) -> str:
+    """Give an entry as text."""
+    _, starts, marks = strings
+    return marks[starts[entry] : starts[entry + 1]].tobytes().decode("utf-8", "replace")
+
+
+@kernel
 def build_strings(starts: NDArray[np.uint32], marks: Bytes) -> Strings:
     """Make a set of the entries; of equal ones, the first is found."""
     size, count = 8, len(starts) - 1
-    while 2 * size < 3 * count:
+    while 2 * size < 3 * count or (size < 8 * count and size < SPARSE):
         size *= 2
     strings = (np.zeros(size, np.uint64), starts, marks)
     slots = strings[0]

@@ -1,6 +1,6 @@
 """URLs against block lists, compiled: host, parents, registered domain, the URL itself, its words and what they hide.
 
-A URL of 94 bytes takes 2.4 µs on a busy core, beside a million domains. Every rule is counted, fired or not.
+A URL of 94 bytes takes 2.1 µs on a busy core, beside a million domains. Every rule is counted, fired or not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import kernel
 from .aho_corasick import Automaton, columns_of, count_patterns
-from .strings import Bytes, Strings, find_string, hash_before, hash_string
+from .strings import Bytes, Strings, Tails, find_by_tail, find_string, hash_before, hash_string
 from .text import Int
 
 #: How domains are sought: the host and its parents; the registered domain and the host, as they are written; the host.
@@ -25,9 +25,9 @@ SUFFIX, WILD, EXCEPTION, NODE = 1, 2, 4, 8
 #: Bits of a word.
 HARD, SOFT = 1, 2
 
-#: Public suffixes and their bits.
+#: Public suffixes and words, with their bits; URLs, with their last bytes.
 Suffixes = tuple[Strings, Bytes]
-#: Words and their bits.
+Urls = tuple[Strings, Tails]
 Words = tuple[Strings, Bytes]
 
 _SLASH, _COLON, _AT, _DOT, _QUERY, _HASH, _PERCENT, _OPEN, _CLOSE = 47, 58, 64, 46, 63, 35, 37, 91, 93
@@ -285,9 +285,12 @@ def _domains(
     if start < 0:
         return 0, -1, 0, -1
     start += first - 4
-    entry = find_string(domains, hash_string(data, start, last), data, start, last)
-    whole = start if start == first + 1 else first  # a dot before it is no label
-    other = find_string(domains, hash_string(data, whole, last), data, whole, last)
+    value = hash_string(data, start, last)
+    entry = other = find_string(domains, value, data, start, last)
+    if start > first + 1:  # a dot before it is no label
+        for at in range(start - 1, first - 1, -1):
+            value = hash_before(value, data[at])
+        other = find_string(domains, value, data, first, last)
     return np.int64(entry >= 0), entry, np.int64(other >= 0), other
 
 
@@ -297,7 +300,7 @@ def url_counts(
     data: Bytes,
     domains: Strings,
     hosts: Strings,
-    urls: Strings,
+    urls: Urls,
     suffixes: Suffixes,
     words: Words,
     subwords: Automaton,
@@ -327,12 +330,12 @@ def url_counts(
             counts[row, 0], entries[row, 0], counts[row, 1], entries[row, 1] = _domains(
                 data, first, last, text, domains, hosts, suffixes, how
             )
-        if len(urls[1]) > 1:
+        if len(urls[0][1]) > 1:
             entries[row, 2] = _whole(data, start, end, text, urls, how)
             counts[row, 2] = entries[row, 2] >= 0
         if len(words[1]):
             _words(data, start, end, maps[0], percent, words, seen_words, row, counts, entries, text)
-        if len(subwords[1]) > 1:
+        if len(subwords[2]) > 1:
             counts[row, 5], entries[row, 5] = count_patterns(
                 data, start, end, columns, subwords, seen_subwords, row + 1
             )
@@ -340,9 +343,8 @@ def url_counts(
 
 
 @kernel
-def _whole(data: Bytes, start: Int, end: Int, text: Bytes, urls: Strings, how: Int) -> Int:
+def _whole(data: Bytes, start: Int, end: Int, text: Bytes, urls: Urls, how: Int) -> Int:
     """Find a URL on the list, as it is written or by its key."""
     if how == REGISTERED:
-        return find_string(urls, hash_string(data, start, end), data, start, end)
-    size = url_key(data, start, end, text)
-    return find_string(urls, hash_string(text, 0, size), text, 0, size)
+        return find_by_tail(urls[0], urls[1], data, start, end)
+    return find_by_tail(urls[0], urls[1], text, 0, url_key(data, start, end, text))
