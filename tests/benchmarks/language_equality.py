@@ -89,7 +89,8 @@ def changed(warm: Labeller, texts: list[str]) -> dict[str, int]:
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda part: ours(shared, part, 7), (texts, texts[::-1]))
     again = {
-        "batches_of_1": ours(Labeller(body, "fresh"), texts, 1), "batches_of_7": ours(Labeller(body, "fresh"), texts, 7),
+        "batches_of_1": ours(Labeller(body, "fresh"), texts, 1),
+        "batches_of_7": ours(Labeller(body, "fresh"), texts, 7),
         "batches_of_1000_memo_that_has_seen_all": ours(warm, texts), "one_thread": one, "another_thread": two[::-1],
     }  # fmt: skip
     found = {name: sum(a != b for a, b in zip(answers, expected, strict=True)) for name, answers in again.items()}
@@ -105,7 +106,9 @@ def main() -> int:
     arguments = parser.parse_args()
     texts, model = [text for path in arguments.documents for text in lines_of(path)], labeller(LID_176)
     rows = list(zip(texts, ours(model, texts), librarys(texts), strict=True))
-    apart = sorted(((abs(a[1] - b[1]), text, a, b) for text, a, b in rows if a[0] == b[0] and a[0]), key=lambda r: -r[0])
+    apart = sorted(
+        ((abs(a[1] - b[1]), text, a, b) for text, a, b in rows if a[0] == b[0] and a[0]), key=lambda r: -r[0]
+    )
     beyond = sum(row[0] > NEAR for row in apart)
     judged = [(a[1], b[1], exact(model, text, a[0] or "")) for _, text, a, b in apart[: max(beyond, FURTHEST)]]
     differ, changes = sum(a[0] != b[0] for _, a, b in rows), changed(model, texts[:: arguments.every])
@@ -113,7 +116,8 @@ def main() -> int:
         "benchmark": "language_equality", "texts": len(texts),
         "megabytes": round(sum(len(text.encode()) for text in texts) / 1e6, 1),
         "labels_differ": differ, "beyond_5e-5": beyond, "largest_difference": apart[0][0] if apart else 0.0,
-        "furthest": len(judged), "of_those_library_further_from_exact": sum(abs(b - e) > abs(a - e) for a, b, e in judged),
+        "furthest": len(judged),
+        "of_those_library_further_from_exact": sum(abs(b - e) > abs(a - e) for a, b, e in judged),
         "our_largest_error": max((abs(a - e) for a, _, e in judged), default=0.0),
         "library_largest_error": max((abs(b - e) for _, b, e in judged), default=0.0),
         "labelled_again": len(texts[:: arguments.every]), "changed": changes,
