@@ -1,6 +1,6 @@
 """URLs against block lists, compiled: host, parents, registered domain, the URL itself, its words and what they hide.
 
-A URL of 94 bytes takes 2.1 µs on a busy core, beside a million domains. Every rule is counted, fired or not.
+A URL of 94 bytes takes 2.2 µs on a busy core, beside a million domains. Every rule is counted, fired or not.
 """
 
 from __future__ import annotations
