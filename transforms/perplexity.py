@@ -2,7 +2,7 @@
 
 A document's perplexity is 10^(-Σ log10 p / Σ (tokens + 1)) over its sentences, rounded to 0.1. KenLM is a guest of this
 module (`pip install 'penstock[classifier]'`, built from source); it holds the interpreter's lock, so workers are
-processes. Some 2 MB of text a second and core, most of it in normalisation and SentencePiece.
+processes. Some 1.2 to 1.7 MB of text a second and core with SentencePiece, of which normalisation takes two thirds.
 """
 
 from __future__ import annotations
@@ -178,8 +178,10 @@ def normalise(line: str, plain: bool = True) -> str:
     """Normalise a text as cc_net does; with `plain`, lower-case and without accents."""
     line = line.strip()
     if plain:
-        line = unicodedata.normalize("NFD", line.lower())
-        line = "".join(char for char in line if unicodedata.category(char) != "Mn")
+        line = line.lower()
+        if not line.isascii():  # ASCII has no accents to ask for
+            line = unicodedata.normalize("NFD", line)
+            line = "".join(char for char in line if unicodedata.category(char) != "Mn")
     return _DIGIT.sub("0", line).translate(_MARKS).translate(_CONTROL)
 
 

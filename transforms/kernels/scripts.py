@@ -1,7 +1,7 @@
 """The script that most of a text is written in, by the Unicode property of its characters.
 
 Spaces, digits, punctuation and what is common to scripts count for none. Japanese is `Hira` or `Hani`, whichever has
-more characters. Some 300 MB a second and core on Latin text, more where characters are longer.
+more characters. Some 200 MB a second and core on Latin text, 290 to 480 on Chinese and Japanese.
 """
 
 from __future__ import annotations
