@@ -374,3 +374,10 @@ def test_what_means_nothing_is_refused(tmp_path: Path, given: dict[str, Any], sa
     }
     with pytest.raises((pydantic.ValidationError, InputError), match=said):
         made(**rooted)
+
+
+def test_sub_words_beyond_all_measure_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "subwords").write_text("casino\njackpot\n")
+    monkeypatch.setattr("penstock.transforms.urls.MOST_CELLS", 100)
+    with pytest.raises(ValueError, match="up to 169 cells, and 100 are allowed"):
+        UrlFilter(subwords=(str(tmp_path / "subwords"),))

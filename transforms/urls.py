@@ -29,6 +29,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
+from .. import InputError
 from . import block_lists as lists
 from .held import Held
 from .kernels.aho_corasick import Automaton, build_automaton
@@ -38,6 +39,7 @@ from .kernels.urls import EXACT, PARENTS, REGISTERED, RULES, Suffixes, Urls, Wor
 from .step import Filter, Outcome, Scores, first_reason, utf8_buffers, with_columns
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+MOST_CELLS = 1 << 28  # of the table that finds sub-words: 2 GiB while it is built
 _ALNUM = string.ascii_letters + string.digits
 
 
@@ -207,6 +209,11 @@ def _tables(bodies: Mapping[str, list[bytes]], variant: str) -> tuple[Any, Strin
     hard, soft = (lists.words_of(bodies[name], dropped) for name in ("hard_words", "soft_words"))
     subwords = lists.words_of(bodies["subwords"], dropped)
     hidden = lists.string_set(subwords)
+    cells = len(hidden[2]) * (len(np.unique(hidden[2])) + 3)
+    if cells > MOST_CELLS:
+        raise InputError(
+            f"the sub-words need a table of up to {cells} cells, and {MOST_CELLS} are allowed: leave some out"
+        )
     automaton = build_automaton(*hidden[1:])
     how = REGISTERED if exact else EXACT if dclm else PARENTS
     suffixes = lists.public_suffixes() if exact else (lists.string_set(()), np.zeros(0, np.uint8))
