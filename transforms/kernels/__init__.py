@@ -28,6 +28,11 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
+def inner(function: F) -> F:
+    """Compile a function that only the kernels of its own family call: half the work, and kept with them on disk."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+
+
 def inlined(function: F) -> F:
     """Compile a function into each kernel that calls it, so that of what it gives only what is used is worked out.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernel
+from . import inner
 from .html_names import BLOCK, DROP, FURNITURE, HEADING, KINDS, LIKELY, NAMES, NUMBER, SURE, TEXT
 from .html_parse import END, FIRST, HIDDEN, LAST, PARENT, TAG, WORDS
 from .text import Int
@@ -40,7 +40,7 @@ _WHOLE = 92  # share of the prose that the part with the text holds
 _AROUND = 20  # share in links of what stands around it, up to which that belongs to it
 
 
-@kernel
+@inner
 def weigh(data: NDArray[np.uint8], base: Int, nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32]) -> None:
     """Count the text of each stretch."""
     for node in range(count):
@@ -53,7 +53,7 @@ def weigh(data: NDArray[np.uint8], base: Int, nodes: NDArray[np.int32], count: I
             weights[node, ALL] = ink
 
 
-@kernel
+@inner
 def _sum_up(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], keep: NDArray[np.uint8]) -> None:
     """Add up, from the leaves to the page, what stays."""
     for node in range(count):
@@ -80,7 +80,7 @@ def _sum_up(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], ke
             weights[parent, column] += weights[node, column]
 
 
-@kernel
+@inner
 def _drop(nodes: NDArray[np.int32], node: Int, keep: NDArray[np.uint8]) -> Int:
     """Unmark an element and all in it; give the node behind."""
     end = np.int64(nodes[node, END])
@@ -89,7 +89,7 @@ def _drop(nodes: NDArray[np.int32], node: Int, keep: NDArray[np.uint8]) -> Int:
     return end
 
 
-@kernel
+@inner
 def _unwanted(nodes: NDArray[np.int32], weights: NDArray[np.int32], node: Int, total: Int) -> Any:
     """Say whether an element is furniture."""
     tag, words = nodes[node, TAG], nodes[node, WORDS]
@@ -109,7 +109,7 @@ def _unwanted(nodes: NDArray[np.int32], weights: NDArray[np.int32], node: Int, t
     return _LISTS[tag] and links >= _LINKS and 100 * linked >= _MOSTLY * text and 100 * text <= _MUCH * total
 
 
-@kernel
+@inner
 def _prune(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], keep: NDArray[np.uint8]) -> None:
     """Unmark furniture, and headings under which nothing but furniture stood."""
     total = np.int64(weights[0, ALL])
@@ -133,7 +133,7 @@ def _prune(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], kee
             stays = goes = np.int64(0)
 
 
-@kernel
+@inner
 def _part(nodes: NDArray[np.int32], weights: NDArray[np.int32], keep: NDArray[np.uint8]) -> Int:
     """Find the smallest element with nearly all prose, and what stands around it without being links."""
     here, child = np.int64(0), np.int64(1)
@@ -153,7 +153,7 @@ def _part(nodes: NDArray[np.int32], weights: NDArray[np.int32], keep: NDArray[np
     return here
 
 
-@kernel
+@inner
 def choose(
     nodes: NDArray[np.int32],
     count: Int,

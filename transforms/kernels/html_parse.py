@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernel
+from . import inner
 from .html_names import (
     CELLS,
     CLOSES_P,
@@ -61,13 +61,13 @@ _NONE = np.frombuffer(b"display:none", np.uint8).copy()
 _TRUE = np.frombuffer(b"true", np.uint8).copy()
 
 
-@kernel
+@inner
 def _lower(byte: Any) -> Int:
     wide = np.int64(byte)
     return wide + 32 if 65 <= wide <= 90 else wide
 
 
-@kernel
+@inner
 def read_name(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Any, Int]:
     """Pack the name that begins at a byte, in lower case, as `packed` does: the key, and where the name ends."""
     key = np.uint64(0)
@@ -83,7 +83,7 @@ def read_name(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Any, Int]:
     return key | np.uint64(min(length, 255)) << np.uint64(56), at
 
 
-@kernel
+@inner
 def _number(key: Any) -> Int:
     """Find an element's number by its key."""
     low, high = np.int64(0), np.int64(len(KEYS))
@@ -96,7 +96,7 @@ def _number(key: Any) -> Int:
     return NUMBERS[low] if low < len(KEYS) and KEYS[low] == key else np.int64(OTHER)
 
 
-@kernel
+@inner
 def _holds(data: NDArray[np.uint8], start: Int, end: Int, mark: NDArray[np.uint8]) -> bool:
     """Say whether a value reads `mark`, space and case aside."""
     step: Int = np.int64(0)
@@ -109,7 +109,7 @@ def _holds(data: NDArray[np.uint8], start: Int, end: Int, mark: NDArray[np.uint8
     return False
 
 
-@kernel
+@inner
 def _words(data: NDArray[np.uint8], start: Int, end: Int) -> Int:
     """Find the bits of the words in a value."""
     bits = np.int64(0)
@@ -129,7 +129,7 @@ def _words(data: NDArray[np.uint8], start: Int, end: Int) -> Int:
     return bits
 
 
-@kernel
+@inner
 def _attributes(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
     """Read the attributes of a tag: where it ends, and the bits of its words."""
     bits = np.int64(0)
@@ -171,7 +171,7 @@ def _attributes(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
     return end, bits
 
 
-@kernel
+@inner
 def _after_raw(data: NDArray[np.uint8], at: Int, end: Int, key: Any) -> Int:
     """Find the end tag of an element whose content is no markup, or the end."""
     while at + 2 < end:
@@ -183,7 +183,7 @@ def _after_raw(data: NDArray[np.uint8], at: Int, end: Int, key: Any) -> Int:
     return end
 
 
-@kernel
+@inner
 def _after_comment(data: NDArray[np.uint8], at: Int, end: Int) -> Int:
     """Pass what begins with <! or <?: a comment ends at -->, all else at >."""
     if at + 3 < end and data[at + 1] == _BANG and data[at + 2] == _DASH and data[at + 3] == _DASH:
@@ -200,7 +200,7 @@ def _after_comment(data: NDArray[np.uint8], at: Int, end: Int) -> Int:
     return min(at + 1, end)
 
 
-@kernel
+@inner
 def _close(nodes: NDArray[np.int32], stack: NDArray[np.int32], depth: Int, to: Int, count: Int) -> Int:
     """Close the open elements from the top down to place `to`; give the depth that is left."""
     while depth > to:
@@ -209,7 +209,7 @@ def _close(nodes: NDArray[np.int32], stack: NDArray[np.int32], depth: Int, to: I
     return depth
 
 
-@kernel
+@inner
 def _imply(nodes: NDArray[np.int32], stack: NDArray[np.int32], depth: Int, wanted: Int, until: Int, count: Int) -> Int:
     """Close the nearest open element of the wanted groups, if it is not past one of `until`."""
     for place in range(depth - 1, max(depth - FAR, 0), -1):
@@ -221,7 +221,7 @@ def _imply(nodes: NDArray[np.int32], stack: NDArray[np.int32], depth: Int, wante
     return depth
 
 
-@kernel
+@inner
 def _end_tag(nodes: NDArray[np.int32], stack: NDArray[np.int32], depth: Int, tag: Int, count: Int) -> Int:
     """Close the nearest open element of a tag, and all in it; nothing where a table stands between."""
     part_of_table = GROUP[tag] & (TABLES | ROWS | PARTS)
@@ -234,7 +234,7 @@ def _end_tag(nodes: NDArray[np.int32], stack: NDArray[np.int32], depth: Int, tag
     return depth
 
 
-@kernel
+@inner
 def _add(nodes: NDArray[np.int32], count: Int, tag: Int, parent: Int, first: Int, last: Int, words: Int) -> Int:
     """Add a node; give the number of nodes."""
     nodes[count, TAG], nodes[count, PARENT], nodes[count, END] = tag, parent, count + 1
@@ -242,7 +242,7 @@ def _add(nodes: NDArray[np.int32], count: Int, tag: Int, parent: Int, first: Int
     return count + 1
 
 
-@kernel
+@inner
 def _past_end_tag(
     data: NDArray[np.uint8],
     at: Int,
@@ -262,7 +262,7 @@ def _past_end_tag(
     return min(at + 1, end), depth
 
 
-@kernel
+@inner
 def parse(data: NDArray[np.uint8], at: Int, end: Int, nodes: NDArray[np.int32], stack: NDArray[np.int32]) -> Int:
     """Fill `nodes`, the page itself being node 0; give their number.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernel
+from . import inner
 from .html_names import REFERENCE_BYTES, REFERENCE_CODES, REFERENCE_SLOTS, REFERENCE_SPANS, WINDOWS
 from .text import Int
 
@@ -13,7 +13,7 @@ _HASH, _SEMICOLON = ord("#"), ord(";")
 _ALNUM = np.isin(np.arange(256), list(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
 
 
-@kernel
+@inner
 def put(code: Int, out: NDArray[np.uint8], size: Int) -> Int:
     """Write a code point as UTF-8."""
     if code < 0x80:
@@ -30,7 +30,7 @@ def put(code: Int, out: NDArray[np.uint8], size: Int) -> Int:
     return size + 4
 
 
-@kernel
+@inner
 def _numeric(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
     """Read &#…; — its code point (0: none) and where it ends."""
     first, code, base = at + 2, np.int64(0), np.int64(10)
@@ -53,7 +53,7 @@ def _numeric(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int]:
     return (WINDOWS[code - 128] if 128 <= code < 160 else code), at
 
 
-@kernel
+@inner
 def _named(data: NDArray[np.uint8], start: Int, end: Int) -> Int:
     """Find a reference by its name, its semicolon included where it has one: its number, or -1."""
     value = np.int64(5381)
@@ -73,7 +73,7 @@ def _named(data: NDArray[np.uint8], start: Int, end: Int) -> Int:
     return -1
 
 
-@kernel
+@inner
 def reference(data: NDArray[np.uint8], at: Int, end: Int) -> tuple[Int, Int, Int]:
     """Read the character reference at an ampersand: one or two code points (0: it is none), and where it ends."""
     if at + 1 < end and data[at + 1] == _HASH:

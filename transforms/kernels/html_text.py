@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernel
+from . import inner, kernel
 from .html_choose import ALL, ITEMS, WEIGHTS, choose, weigh
 from .html_names import APART, BLOCK, CELL, HEADING, KINDS, NUMBER, TEXT
 from .html_parse import COLUMNS, END, FIRST, LAST, PARENT, TAG, parse
@@ -23,7 +23,7 @@ _LONGEST_CELL = 400  # characters, and nodes, of a cell that is written in one l
 SIZE, BREAKS, WAITS, VERBATIM, FLAT = range(5)
 
 
-@kernel
+@inner
 def _flush(out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
     """Write what waits before the next ink: line breaks, or a space; nothing at the start."""
     size = state[SIZE]
@@ -39,7 +39,7 @@ def _flush(out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
     state[SIZE], state[BREAKS], state[WAITS] = size, 0, 0
 
 
-@kernel
+@inner
 def _space(byte: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
     """Take note of a space, or write it where space counts."""
     if not state[VERBATIM]:
@@ -51,7 +51,7 @@ def _space(byte: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
         state[SIZE] += 1
 
 
-@kernel
+@inner
 def _write(data: NDArray[np.uint8], at: Int, end: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
     """Write a stretch of text: references resolved, runs of space made one (outside of `pre`), NUL left out."""
     while at < end:
@@ -88,7 +88,7 @@ def _write(data: NDArray[np.uint8], at: Int, end: Int, out: NDArray[np.uint8], s
         at = after
 
 
-@kernel
+@inner
 def _flat(nodes: NDArray[np.int32], cell: Int, weights: NDArray[np.int32]) -> bool:
     """Say whether a cell is one of a table of data: short, and without blocks but a paragraph or two."""
     if weights[cell, ALL] > _LONGEST_CELL or nodes[cell, END] - cell > _LONGEST_CELL:
@@ -102,7 +102,7 @@ def _flat(nodes: NDArray[np.int32], cell: Int, weights: NDArray[np.int32]) -> bo
     return True
 
 
-@kernel
+@inner
 def _ordinal(nodes: NDArray[np.int32], item: Int, weights: NDArray[np.int32]) -> Int:
     """Give the number of an item of an ordered list, from 1; 0 in another list."""
     parent = nodes[item, PARENT]
@@ -110,7 +110,7 @@ def _ordinal(nodes: NDArray[np.int32], item: Int, weights: NDArray[np.int32]) ->
     return np.int64(weights[parent, ITEMS]) if nodes[parent, TAG] == _OL else np.int64(0)
 
 
-@kernel
+@inner
 def _breaks(state: NDArray[np.int64], lines: Int) -> None:
     """Ask for line breaks before the next ink; in a flat cell, for a space."""
     if state[FLAT]:
@@ -119,7 +119,7 @@ def _breaks(state: NDArray[np.int64], lines: Int) -> None:
         state[BREAKS] = max(state[BREAKS], lines)
 
 
-@kernel
+@inner
 def _bullet(number: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
     """Write an item's mark: a bullet, or its number and a full stop."""
     _flush(out, state)
@@ -140,7 +140,7 @@ def _bullet(number: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> No
     state[SIZE] = size + 1
 
 
-@kernel
+@inner
 def _enter(
     nodes: NDArray[np.int32],
     node: Int,
@@ -177,7 +177,7 @@ def _enter(
             state[VERBATIM] = 2  # a line break right behind the tag is not part of it
 
 
-@kernel
+@inner
 def _leave(tag: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
     """Do what an element's end means."""
     kind = KINDS[tag]
@@ -191,7 +191,7 @@ def _leave(tag: Int, out: NDArray[np.uint8], state: NDArray[np.int64]) -> None:
         _breaks(state, np.int64(2 if kind & APART else 1))
 
 
-@kernel
+@inner
 def write(
     data: NDArray[np.uint8],
     base: Int,
@@ -224,7 +224,7 @@ def write(
             node += 1
 
 
-@kernel
+@inner
 def _most_tags(offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> Int:
     """Count the `<` of the row that has most."""
     most = np.int64(0)
