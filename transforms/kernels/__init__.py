@@ -30,7 +30,9 @@ def kernel(function: F) -> F:
 
 def inner(function: F) -> F:
     """Compile a function that only the kernels of its own family call: half the work, and kept with them on disk."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+    return cast(
+        F, numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    )
 
 
 def inlined(function: F) -> F:

@@ -84,8 +84,8 @@ def _sum_up(nodes: NDArray[np.int32], count: Int, weights: NDArray[np.int32], ke
 def _drop(nodes: NDArray[np.int32], node: Int, keep: NDArray[np.uint8]) -> Int:
     """Unmark an element and all in it; give the node behind."""
     end = np.int64(nodes[node, END])
-    for inner in range(node, end):  # a slice would take a second to compile
-        keep[inner] = 0
+    for place in range(node, end):  # a slice would take a second to compile
+        keep[place] = 0
     return end
 
 
