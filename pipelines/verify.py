@@ -6,13 +6,17 @@ What one stage hands to the next (documents, signatures) is not looked for: it m
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..sharding.dataset import run_manifest
 from ..sharding.store import MissingObjectError, Store
 from ..sharding.tools import refuse
 from ..sharding.tools import verify as verify_tokens
+
+if TYPE_CHECKING:
+    from .stage import Receipt, Stage
 
 _CHUNK = 1 << 20
 
@@ -29,23 +33,31 @@ def verify(path: str | Path) -> dict[str, Any]:
     manifest = found[1]
     report: dict[str, Any] = {"verified": True} if manifest["stages"]["tokens"] is None else verify_tokens(path)
     for name in ("text", "tokens"):
-        if stage := manifest["stages"].get(name):
-            report |= _edits(store, name, stage)
-    if stage := manifest["stages"].get("text"):
-        report["text"] = _texts(store, stage, manifest["kept"])
+        if found_stage := manifest["stages"].get(name):
+            report |= _published(store, name, found_stage, manifest["kept"])
     tables = sorted(name for name in manifest["tables"].values() if name is not None)
     refuse([problem for name in tables if (problem := _problem(store, name, _maker(name))[1])])
     return {**report, "tables": tables}
 
 
-def _texts(run: Store, stage_hash: str, kept: int) -> dict[str, int]:
-    """Check the files of a `text` stage."""
+def _published(run: Store, name: str, stage_hash: str, kept: int) -> dict[str, Any]:
+    """Check what a stage's `final` steps took out, where they did, and the files of a `text` stage."""
+    from .kept_edits import edits_of
     from .stage import Stage  # brings what a run needs, and token files do not
 
-    stage = Stage("text", stage_hash, run, ())
+    stage = Stage(name, stage_hash, run, ())
     keys = sorted(stage.committed())
+    receipts = dict(zip(keys, stage.receipts(keys), strict=True))
+    checked = [_problem(stage.store, edits, "") for edits in edits_of(receipts.values())]
+    refuse([problem for _, problem in checked if problem])
+    found: dict[str, Any] = {f"{name}_edits": len(checked)} if checked else {}
+    return found | ({"text": _texts(stage, receipts, kept)} if name == "text" else {})
+
+
+def _texts(stage: Stage, receipts: Mapping[str, Receipt], kept: int) -> dict[str, int]:
+    """Check the files of a `text` stage."""
     checked, documents = [], 0
-    for key, receipt in zip(keys, stage.receipts(keys), strict=True):
+    for key, receipt in receipts.items():
         try:
             text, count = receipt["text"], int(receipt["documents"])
         except (ValueError, TypeError, KeyError) as error:
@@ -60,17 +72,6 @@ def _texts(run: Store, stage_hash: str, kept: int) -> dict[str, int]:
         )
     refuse(problems)
     return {"files": len(checked), "documents": documents, "bytes": sum(size for size, _ in checked)}
-
-
-def _edits(run: Store, name: str, stage_hash: str) -> dict[str, Any]:
-    """Check what the `final` steps of a stage took out, where they did; gives an entry for the summary."""
-    from .kept_edits import edits_of
-    from .stage import Stage
-
-    stage = Stage(name, stage_hash, run, ())
-    checked = [_problem(stage.store, edits, "") for edits in edits_of(stage.receipts(sorted(stage.committed())))]
-    refuse([problem for _, problem in checked if problem])
-    return {f"{name}_edits": len(checked)} if checked else {}
 
 
 def _maker(table: str) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from .. import InputError
+from .held import readable, stamp
 from .kernels.characters import characters, lowered
 from .kernels.listed import ANYWHERE, FLANKED, IN_LINE, find_phrases
 from .kernels.trie import Trie, build_trie
@@ -127,11 +128,8 @@ class BadWords(Filter):
 
 def _read(path: str) -> tuple[list[str], Trie, str]:
     """Read a list: its entries, their trie, the digest of the file; again only where the file changed."""
-    try:
-        stat = Path(path).stat()
-        return _load(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise InputError(f"the list {path!r} cannot be read: {error.strerror or error}") from error
+    with readable(f"the list {path!r}"):
+        return _load(path, *stamp(path))
 
 
 @lru_cache(64)

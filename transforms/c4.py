@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from .kernels.c4 import C4, c4_clean
-from .kernels.c4_reference import C4_REFERENCE, c4_reference_clean, paragraph_counts, reference_classes
+from .kernels.c4_reference import paragraph_counts, reference_classes
 from .kernels.text import code_point_classes
 from .step import Filter, Outcome, Scores, above, below, first_reason, utf8, with_columns
 
@@ -130,6 +130,7 @@ class C4Quality(Filter):
         return Outcome(with_columns(batch, {"text": edited, **columns}), reasons)
 
     def _clean(self, batch: pa.RecordBatch) -> tuple[dict[str, NDArray[Any]], pa.LargeStringArray]:
+        reference = self.variant == "c4"
         rules = (
             self.remove_citations,
             self.filter_no_terminal_punct,
@@ -137,14 +138,16 @@ class C4Quality(Filter):
             self.max_word_length or _ENDLESS,
             self.filter_javascript,
             self.filter_policy,
+            reference,
         )
-        if self.variant == "fineweb":
-            counts, offsets, data = c4_clean(*utf8(batch), code_point_classes(), rules)
-        else:
-            counts, offsets, data = c4_reference_clean(*utf8(batch), reference_classes(), rules)
+        classes = reference_classes() if reference else code_point_classes()
+        counts, offsets, data = c4_clean(*utf8(batch), classes, rules)
         text = pa.LargeStringArray.from_buffers(len(batch), pa.py_buffer(offsets), pa.py_buffer(data))
-        names = C4 if self.variant == "fineweb" else C4_REFERENCE
-        return dict(zip(names, counts.T, strict=True)), text
+        scores = dict(zip(C4, counts.T, strict=True))
+        if reference:  # code points of the page before the rules
+            length = pc.utf8_length(batch.column("text").cast(pa.large_string()).fill_null(""))
+            scores["characters"] = length.to_numpy(zero_copy_only=False)
+        return scores, text
 
 
 class C4Paragraphs(Filter):

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from .. import InputError
+
 T = TypeVar("T")
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Say of a file that cannot be read which it is, as InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what} cannot be read: {error.strerror or error}") from error
+
+
+def stamp(path: str | Path) -> tuple[int, int]:
+    """Give what changes with a file: its time and size."""
+    stat = Path(path).stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 class Held(Generic[T]):

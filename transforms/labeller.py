@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import InputError
+from .held import readable, stamp
 from .kernels import fasttext, fasttext_wide
 from .kernels.fasttext_model import FastTextModel, read_model
 
@@ -28,11 +28,8 @@ Labels = tuple[NDArray[np.int64], NDArray[np.float64]]
 def labeller(path: str | Path) -> Labeller:
     """Load a model once a process, and again if its file changes; InputError or RequestError where it cannot."""
     path = Path(path)
-    try:
-        stat = path.stat()
-        return _load(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise InputError(f"model {str(path)!r} cannot be read: {error.strerror or error}") from error
+    with readable(f"model {str(path)!r}"):
+        return _load(path, *stamp(path))
 
 
 class Labeller:

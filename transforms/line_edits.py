@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .. import InputError
 from .edits import Cuts, edit, in_bytes, line_cut
+from .held import readable, stamp
 from .kernels.characters import characters
 from .kernels.line_edits import RULES, edit_cuts
 from .kernels.text import code_point_classes
@@ -143,11 +144,8 @@ def _listed(path: str | None) -> tuple[Trie, str | None]:
     """Read a file of lines: their trie, and the digest of its bytes."""
     if path is None:
         return _load(None, 0, 0)
-    try:
-        stat = Path(path).stat()
-        return _load(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise InputError(f"the list of lines {path!r} cannot be read: {error.strerror or error}") from error
+    with readable(f"the list of lines {path!r}"):
+        return _load(path, *stamp(path))
 
 
 @lru_cache(16)

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from .. import InputError, require
+from .held import readable, stamp
 from .step import Outcome, Scores, StepModel, first_reason, with_columns
 
 ANY = ""  # the language of a model that is for all
@@ -197,11 +198,8 @@ def by_language(value: str | Mapping[str, str] | None) -> Mapping[str, str]:
 
 def stamped(path: str) -> tuple[str, int, int]:
     """Give a file's path, time and size; InputError where it cannot be read."""
-    try:
-        stat = Path(path).stat()
-    except OSError as error:
-        raise InputError(f"{path!r} cannot be read: {error.strerror or error}") from error
-    return path, stat.st_mtime_ns, stat.st_size
+    with readable(repr(path)):
+        return path, *stamp(path)
 
 
 def digest(path: str) -> str:

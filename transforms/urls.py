@@ -31,7 +31,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from .. import InputError
 from . import block_lists as lists
-from .held import Held
+from .held import Held, stamp
 from .kernels.aho_corasick import Automaton, build_automaton
 from .kernels.splice import splice
 from .kernels.strings import Bytes, Strings, entry_text
@@ -182,8 +182,7 @@ def _stamps(named: Sequence[tuple[str, str]]) -> tuple[int, ...]:
     """Tell whether lists may have changed: times and sizes of what lies at local paths."""
     places = [Path(path) for _, path in named]
     found = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
-    stats = [file.stat() for file in found if file.is_file()]
-    return tuple(number for stat in stats for number in (stat.st_mtime_ns, stat.st_size))
+    return tuple(number for file in found if file.is_file() for number in stamp(file))
 
 
 def _load(named: Sequence[tuple[str, str]], categories: tuple[str, ...] | None, variant: str) -> _Loaded:

@@ -33,8 +33,9 @@ C4 = (
     "lorem_ipsum_line",
     "curly_bracket_line",
 )
-#: Remove citations, ask for an end mark, least words of a line, longest word, drop javascript lines, drop policy lines.
-LineRules = tuple[bool, bool, int, int, bool, bool]
+#: Remove citations, ask for an end mark, least words of a line, longest word, drop javascript lines, drop policy lines,
+#: and go by C4's own code, where ' is no end mark and words are counted after citation marks are gone.
+LineRules = tuple[bool, bool, int, int, bool, bool, bool]
 
 _OPEN, _CLOSE, _DOT = ord("["), ord("]"), ord(".")
 _EDIT, _NEEDED = np.frombuffer(b"[edit]", np.uint8), np.frombuffer(b"[citation needed]", np.uint8)
@@ -96,13 +97,13 @@ def _without_citations(data: Bare, at: Int, end: Int, classes: Bare, out: Bare, 
 
 
 @kernel
-def _ends(data: Bare, start: Int, end: Int) -> Any:
-    """Say whether a line ends in one of . ? ! " ' and not in three full stops."""
+def _ends(data: Bare, start: Int, end: Int, reference: bool) -> Any:
+    """Say whether a line ends in one of . ? ! " ' (not ' by the reference code) and not in three full stops."""
     if end == start:
         return False
     last = data[end - 1]
     if last != _DOT:
-        return last == 63 or last == 33 or last == 34 or last == 39
+        return last == 63 or last == 33 or last == 34 or (last == 39 and not reference)
     return end - start < 3 or data[end - 2] != _DOT or data[end - 3] != _DOT
 
 
@@ -111,8 +112,8 @@ def _stays(
     data: Bare, start: Int, end: Int, masks: Bare, place: Int, words: Int, rules: LineRules, counts: Bare
 ) -> Any:
     """Say whether a line stays; count why not, and its sentences where it does."""
-    _, end_marks, min_words, _, javascript, policy = rules
-    if end_marks and not _ends(data, start, end):
+    _, end_marks, min_words, _, javascript, policy, reference = rules
+    if end_marks and not _ends(data, start, end, reference):
         counts[2] += 1
         return False
     if words < min_words:
@@ -176,6 +177,8 @@ def _clean_page(
                 stop, removed = _without_citations(data, at + line, at + after, classes, out, size)
                 counts[7] += removed
                 scan(out, size, stop, classes, rules[3], others)
+                if rules[6]:
+                    words = total(others, WORDS, np.int64(0), stop - size)
                 if _stays(out, size, stop, others, np.int64(0), words, rules, counts):
                     out[stop] = NEWLINE
                     size = stop + 1

@@ -114,5 +114,9 @@ def siblings(path: Path) -> frozenset[Path]:
 
 def cold() -> bool:
     """Whether kernels could be kept, and hardly any of those imported here is: reading a recipe may compile a few."""
-    known = sum(next(each.files.folder.glob(f"{each.files.stem}-*.nbc"), None) is not None for each in _CACHES)
-    return 10 * known < len(_CACHES)
+    kept = {
+        file.name.rpartition("-")[0]
+        for folder in {each.files.folder for each in _CACHES}
+        for file in folder.glob("*.nbc")
+    }
+    return 10 * sum(each.files.stem in kept for each in _CACHES) < len(_CACHES)

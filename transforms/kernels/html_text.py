@@ -12,9 +12,7 @@ from .html_parse import COLUMNS, END, FIRST, LAST, PARENT, TAG, parse
 from .html_references import put, reference
 from .text import Int
 
-_BR, _HR, _LI, _OL, _UL, _PRE, _TR, _TABLE, _P, _DIV = (
-    NUMBER[name] for name in ("br", "hr", "li", "ol", "ul", "pre", "tr", "table", "p", "div")
-)
+_BR, _LI, _OL, _PRE, _TABLE, _P = (NUMBER[name] for name in ("br", "li", "ol", "pre", "table", "p"))
 _AMPERSAND, _NEWLINE, _BLANK, _TAB, _RETURN, _HARD = map(ord, "&\n \t\r\xa0")
 _SPACE = np.isin(np.arange(256), list(b"\t\n\f\r "))
 _STOPS = np.isin(np.arange(256), list(b"\0\t\n\f\r &\xc2"))  # what is not copied as it is, or may not be
