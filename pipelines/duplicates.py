@@ -31,8 +31,17 @@ def _policies(value: Any) -> Any:
                 f"{policy!r} is no policy: smallest_id, longest, newest[:COLUMN], highest:COLUMN and "
                 "priority:INPUT,INPUT are"
             )
+        if policy.startswith("priority:"):
+            names = [name.strip() for name in policy.partition(":")[2].split(",")]
+            if not all(names) or len(set(names)) < len(names):
+                raise ValueError(f"{policy!r} names an input twice, or none between two commas: name each once")
     if not policies:
         raise ValueError("no policy: name one, such as longest")
+    if "smallest_id" in policies[:-1]:
+        behind = policies[policies.index("smallest_id") + 1]
+        raise ValueError(
+            f"smallest_id tells any two documents apart, so {behind!r} behind it is never asked: swap them"
+        )
     return policies
 
 

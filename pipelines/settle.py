@@ -1,0 +1,168 @@
+"""What a match ends in: candidate clusters verified and guarded, who stays of each, and the table of who goes.
+
+    forests → clusters → [verify: edges of true similarity] → [guard: giants split] → choice → [similarity] → table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..transforms.kernels.graph import components, spanning_forest
+from .clusters import Members, Sources, merge, put_listed, write_clusters
+from .duplicates import Dedup
+from .guard import Giants
+from .runners import Job
+from .shingled import Sets, shingle
+from .stage import Meter, Receipt, Stage, run_task
+from .verify_edges import copies, similarities, verified
+from .views import EVERYTHING, Part, View, get_array
+
+Nodes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a match gives and needs to come to an end."""
+
+    stage: Stage
+    dedup: Dedup
+    parts: Sequence[Part]
+    signed: Sequence[Receipt]  # of the parts, in order
+    launch: Callable[[Job], None]
+    view: View = EVERYTHING
+    by_url: bool = False
+    similarity: bool = False  # asked for where nothing is verified, too
+
+    @property
+    def sources(self) -> Sources:
+        """Where what is known of documents lies."""
+        return Sources(self.stage.store, self.parts, self.signed)
+
+    @property
+    def keep(self) -> Sequence[str]:
+        """The policies in force."""
+        return self.dedup.url.keep if self.by_url and self.dedup.url else self.dedup.keep
+
+    @property
+    def documents(self) -> int:
+        """Count all documents."""
+        return sum(int(receipt["documents"]) for receipt in self.signed)
+
+    @property
+    def key(self) -> str:
+        """Name the last receipt: asked for similarities, a match is settled anew."""
+        more = self.similarity and self.dedup.verify is None and not self.by_url
+        return "clusters-similarity" if more else "clusters"
+
+
+def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
+    """Turn forests into clusters, choose what stays, commit who goes and for whom; give the stage's last receipt.
+
+    Its `guarded` are the clusters that the guard stopped at, `verified` says what verification did.
+    """
+    done = match.stage.receipt(match.key)
+    if done is not None:
+        return done
+    nodes, labels = components(merge(sorted(set(forests)), partial(get_array, match.stage.store)))
+    said: dict[str, Any] = {"verified": None, "guarded": [], "guarded_count": 0}
+    sets, giants = None, None
+    if not match.by_url:
+        if match.dedup.verify is not None:
+            before = len(nodes), len(np.unique(labels))
+            sets, nodes, labels = rebuilt(match, "verify", nodes, labels, match.dedup.verify)
+            said["verified"] = {"documents": before[0], "clusters": before[1], "joined": len(nodes)}
+        giants = Giants.of(match.dedup.guard, nodes, labels, match.documents)
+        if match.dedup.guard.split and giants.count and match.dedup.minhash is not None:
+            nodes, labels = split(match, nodes, labels, giants)
+    members = Members.read(match.sources, nodes, labels, match.keep)
+    kept = members.chosen(match.keep)[members.roots]
+    similarity = compared(match, members, kept, labels, sets)
+
+    def commit(folder: Path, meter: Meter) -> Receipt:
+        path, kind = folder / "clusters.parquet", "url" if match.by_url else None
+        gone = write_clusters(members, kept, similarity, kind, path)
+        total = int(members.ids[gone, 0].sum(dtype=np.uint64))
+        sizes = members.sizes()
+        if giants is not None:
+            said.update(guarded=giants.report(match.sources, nodes[gone]), guarded_count=giants.count)
+        return put_listed(match.stage.store, match.parts, path, nodes[gone], total) | {
+            "count": int(np.count_nonzero(sizes)),
+            "largest": int(sizes.max(initial=0)),
+            **said,
+        }
+
+    return run_task(match.stage, match.key, commit)
+
+
+def rebuilt(
+    match: Match, name: str, nodes: Nodes, labels: Nodes, threshold: float
+) -> tuple[Sets | None, Nodes, Nodes]:
+    """Rebuild clusters from exact copies and from edges that hold: their sets, documents, and clusters."""
+    edges = [copies(nodes, labels, match.sources.array("contents", nodes, 2))]
+    sets = sets_of(match, name, nodes, labels, edges[0])
+    if sets is not None:
+        edges += [get_array(match.stage.store, found["forest"]) for found in verified(sets, threshold, match.launch)]
+    nodes, labels = components(np.concatenate(edges))
+    return sets, nodes, labels
+
+
+def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, copied: NDArray[np.uint64]) -> Sets | None:
+    """Make the shingle sets of clusters of more than one text; None where there is no such cluster."""
+    minhash = match.dedup.minhash
+    if minhash is None:
+        return None
+    wanted = np.ones(len(nodes), bool)
+    if one_set(match.dedup):
+        wanted[np.searchsorted(nodes, copied[:, 1])] = False
+    roots = np.searchsorted(nodes, labels)
+    wanted &= (np.bincount(roots[wanted], minlength=len(nodes)) > 1)[roots]
+    if not wanted.any():
+        return None
+    return shingle(match.stage, name, minhash, match.parts, match.view, nodes[wanted], labels[wanted], match.launch)
+
+
+def one_set(dedup: Dedup) -> bool:
+    """Whether documents of one content have one set: compared as they are, or as their n-grams are made."""
+    minhash = dedup.minhash
+    return dedup.normalisation == "none" or (
+        minhash is not None and minhash.unit == "words" and minhash.normalisation == dedup.normalisation
+    )
+
+
+def split(match: Match, nodes: Nodes, labels: Nodes, giants: Giants) -> tuple[Nodes, Nodes]:
+    """Rebuild the giants alone from edges that hold."""
+    _, parts, names = rebuilt(match, "guard", giants.nodes, giants.labels, match.dedup.guard.similarity)
+    others = ~np.isin(labels, giants.labels)
+    return components(
+        np.concatenate([np.stack([labels[others], nodes[others]], axis=1), np.stack([names, parts], axis=1)])
+    )
+
+
+def compared(
+    match: Match, members: Members, kept: NDArray[np.int64], labels: Nodes, sets: Sets | None
+) -> NDArray[np.float32]:
+    """Give the true similarity of each document to the one that stays for it; NaN where nobody compares."""
+    nodes = members.nodes
+    found = np.full(len(nodes), np.nan, np.float32)
+    wanted = match.dedup.verify is not None or match.similarity
+    if not wanted or match.by_url or match.dedup.minhash is None:
+        return found
+    copied = copies(nodes, labels, members.contents)
+    if match.dedup.verify is None:
+        sets = sets_of(match, "similarity", nodes, labels, copied)
+    gone = np.flatnonzero(np.any(members.contents != members.contents[kept], axis=1))
+    if sets is None or not len(gone):
+        return found
+    stands = np.arange(len(nodes))  # for each document, the one whose set it has
+    if one_set(match.dedup):
+        stands[np.searchsorted(nodes, copied[:, 1])] = np.searchsorted(nodes, copied[:, 0])
+    pairs = nodes[np.stack([stands[gone], stands[kept[gone]]], axis=1)]
+    found[gone] = similarities(sets, pairs, match.launch)
+    return found
