@@ -47,7 +47,7 @@ def put_bands(store: Store, folder: Path, bands: Bands) -> Receipt:
     with path.open("wb") as file:
         for band, packed in sorted(bands.items()):
             start = file.tell()
-            file.write(memoryview(np.ascontiguousarray(packed, PACKED)).cast("B"))
+            file.write(np.ascontiguousarray(packed, PACKED).view(np.uint8).data)
             places[band] = [start, file.tell()]
         file.write(b"end")  # no object is empty
     return {"digests": store.put(path, "data/digests-", ".bin"), "bands": places}

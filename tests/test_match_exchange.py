@@ -130,15 +130,12 @@ def test_only_what_is_missing_is_done(tmp_path: Path, monkeypatch: pytest.Monkey
     for key in ("sign-000003", "link-band1-0002-of-0005"):
         (tmp_path / "duplicates" / stage.hash / "receipts" / f"{key}.json").unlink()
     jobs: list[Job] = []
-    again = exchange(
-        stage,
-        PARTS,
-        Sign(stage.store),
-        Link(stage.store),
-        lambda job: (jobs.append(job), here(job))[1],
-        True,
-        group_bytes=9_000,
-    )
+
+    def launch(job: Job) -> None:
+        jobs.append(job)
+        here(job)
+
+    again = exchange(stage, PARTS, Sign(stage.store), Link(stage.store), launch, True, group_bytes=9_000)
     assert [list(job.tasks) for job in jobs] == [[PARTS[3]], [Group("band1", 2, 5)]]
     assert list(map(without_cost, again[1])) == list(map(without_cost, linked))
 

@@ -80,12 +80,12 @@ def _deal(source: Entries, target: Entries, start: int, end: int, ends: NDArray[
         shift += np.uint64(1)
     ends[:] = 0
     for row in range(start, end):
-        ends[min(np.int64((source[row, 0] - lowest) >> shift), last)] += 1
+        ends[min(int((source[row, 0] - lowest) >> shift), last)] += 1
     before = start
     for bucket in range(len(ends)):
         before, ends[bucket] = before + ends[bucket], before
     for row in range(start, end):
-        bucket = min(np.int64((source[row, 0] - lowest) >> shift), last)
+        bucket = min(int((source[row, 0] - lowest) >> shift), last)
         place = ends[bucket]
         target[place, 0], target[place, 1], target[place, 2] = source[row, 0], source[row, 1], source[row, 2]
         ends[bucket] = place + 1
