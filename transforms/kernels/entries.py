@@ -80,15 +80,21 @@ def _deal(source: Entries, target: Entries, start: int, end: int, ends: NDArray[
         shift += np.uint64(1)
     ends[:] = 0
     for row in range(start, end):
-        ends[min(int((source[row, 0] - lowest) >> shift), last)] += 1
+        ends[_bucket(source[row, 0] - lowest, shift, last)] += 1
     before = start
     for bucket in range(len(ends)):
         before, ends[bucket] = before + ends[bucket], before
     for row in range(start, end):
-        bucket = min(int((source[row, 0] - lowest) >> shift), last)
+        bucket = _bucket(source[row, 0] - lowest, shift, last)
         place = ends[bucket]
         target[place, 0], target[place, 1], target[place, 2] = source[row, 0], source[row, 1], source[row, 2]
         ends[bucket] = place + 1
+
+
+@inner
+def _bucket(above: np.uint64, shift: np.uint64, last: int) -> int:
+    bucket = np.int64(above >> shift)
+    return last if bucket > last else int(bucket)
 
 
 @inner
