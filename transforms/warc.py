@@ -51,7 +51,7 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None
     rows, last = Rows(piece), -1
     with open_input(piece.url, piece.size) as file:
         codec = codec_of(file, piece.start)
-        for frame in _within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
+        for frame in within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
             said = None if frame.error is not None else kind_of(frame)
             if frame.error is None and said is None:
                 continue
@@ -102,7 +102,7 @@ def offset_of(frame: Frame, codec: Codec) -> int:
     return frame.member if codec == "gzip" else frame.member + frame.into
 
 
-def _within(piece: Piece, codec: Codec, found: Iterator[Frame]) -> Iterator[Frame]:
+def within(piece: Piece, codec: Codec, found: Iterator[Frame]) -> Iterator[Frame]:
     """Yield the frames that begin before the piece's end; hold the next one to begin there exactly."""
     for frame in found:
         at = offset_of(frame, codec)
