@@ -13,70 +13,71 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ..transforms.edits import COLUMN
 from ..transforms.named import apply_step
 from ..transforms.readers import Fields, Piece, read
 from ..transforms.schema import DOCUMENT
 from ..transforms.step import Outcome, Step, with_columns
-from ..transforms.verdicts import KEPT, QUARANTINED, REJECTED, Met, TextCuts, Verdicts, changed, hold_to
+from ..transforms.verdicts import Here, Met, Verdicts
 from .corpus import JsonText, ParquetText
 from .ledger import ROW_GROUP_BYTES
 
 SUFFIXES = {"parquet": ".parquet", "jsonl": ".jsonl.zst"}
 EMPTY = "read/empty"  # the rule whose rows stay where documents are marked
+KEPT, REJECTED, QUARANTINED = "kept", "rejected", "quarantined"
 
 
 class Judged:
-    """A batch from the reader after the steps: its documents, and by row what became of each record.
+    """A batch from the reader after the steps.
 
-    fates: (n,) uint8. batch: the rows of `kept`, edited, with the steps' columns. reasons, errors, raw: of all rows.
+    batch: the rows that none refuses, edited, with the steps' columns; kept: which rows these are. reasons, errors,
+    raw: of all rows, None where there is none.
     """
 
     def __init__(self, outcome: Outcome, steps: Sequence[Step]) -> None:
         count = len(outcome.batch)
-        self._met = outcome.batch
+        self.met = outcome.batch
         self.reasons, self.errors, self.raw = (np.full(count, None, object) for _ in range(3))
         self.kept, self.batch = np.arange(count), outcome.batch
         self._part(outcome)
         for step in steps:
             self._part(apply_step(step, self.batch))
-        if "html" in self.batch.schema.names:
-            self.batch = self.batch.drop_columns(["html"])
 
     def _part(self, outcome: Outcome) -> None:
         """Leave out the rows that an outcome refuses, and note why."""
-        said = [(self.reasons, outcome.reasons), (self.errors, outcome.errors), (self.raw, outcome.raw)]
-        stays = np.ones(len(outcome.batch), bool)
-        for notes, column in said:
+        stays = outcome.reasons.is_null().to_numpy(zero_copy_only=False)
+        if outcome.errors is not None:
+            stays = stays & outcome.errors.is_null().to_numpy(zero_copy_only=False)
+        for noted, column in ((self.reasons, outcome.reasons), (self.errors, outcome.errors), (self.raw, outcome.raw)):
             if column is not None:
-                notes[self.kept] = column.to_pylist()
-                stays &= column.is_null().to_numpy(zero_copy_only=False) | (column is outcome.raw)
+                noted[self.kept] = column.to_pylist()
         self.batch, self.kept = outcome.batch, self.kept[stays]
         if not stays.all():
             self.batch = outcome.batch.filter(pa.array(stays))
 
-    def fates(self) -> NDArray[np.uint8]:
+    def fates(self) -> NDArray[Any]:
         """Say of each record whether it is kept, rejected or quarantined."""
-        fates = np.full(len(self._met), KEPT, np.uint8)
+        fates = np.full(len(self.met), KEPT, object)
         fates[[reason is not None for reason in self.reasons]] = REJECTED
         fates[[error is not None for error in self.errors]] = QUARANTINED
         return fates
 
-    def aside(self, rows: NDArray[np.bool_]) -> Outcome | None:
-        """Give the records that are set aside."""
-        if not rows.any():
-            return None
-        return Outcome(
-            self._met.filter(pa.array(rows)),
-            pa.array(self.reasons[rows], pa.string()),
-            pa.array(self.errors[rows], pa.string()),
-            pa.array(self.raw[rows], pa.binary()),
-        )
+    def refused(self) -> Outcome | None:
+        """Give the records that are refused."""
+        rows = np.ones(len(self.met), bool)
+        rows[self.kept] = False
+        return self.outcome(rows) if rows.any() else None
+
+    def outcome(self, rows: NDArray[np.bool_]) -> Outcome:
+        """Give some records as the reader had them, and what was said of them."""
+        said = [(self.reasons, pa.string()), (self.errors, pa.string()), (self.raw, pa.binary())]
+        return Outcome(self.met.filter(pa.array(rows)), *(pa.array(noted[rows], kind) for noted, kind in said))
 
     def with_empty(self, rows: NDArray[np.bool_]) -> pa.RecordBatch:
-        """Give the documents and the records without text that `rows` names, in their order; no text is null."""
+        """Give the documents and the records without text that `rows` names, in their order."""
         if not rows.any():
             return self.batch
-        schema, met = self.batch.schema, self._met.filter(pa.array(rows))
+        schema, met = self.batch.schema, self.met.filter(pa.array(rows))
         columns = [
             met.column(item.name) if item.name in DOCUMENT.names else pa.nulls(len(met), item.type) for item in schema
         ]
@@ -114,37 +115,33 @@ class DocumentFile:
 def write_documents(
     piece: Piece, fields: Fields, steps: Sequence[Step], verdicts: Verdicts, out: DocumentFile
 ) -> Iterator[Met]:
-    """Read a piece once more and write its documents that stay; tell what was met, a batch at a time.
-
-    Raises InputError where the input, or what the steps make of it, is not what the verdicts are about.
-    """
+    """Read a piece once more and write its documents that stay; tell what was met, a batch at a time."""
     row = 0
     for outcome in read(piece, fields):
-        here, places = hold_to(piece, verdicts, row, len(outcome.batch)), outcome.batch.column("place")
-        judged = Judged(outcome, steps)
-        differ = np.flatnonzero(judged.fates() != here.fates)
-        if len(differ):
-            raise changed(piece, f"the record at {places[int(differ[0])]} is read otherwise than before")
-        batch, stays = judged.batch, here.fates == KEPT
-        if len(here.cuts.rows):
-            at = np.searchsorted(judged.kept, here.cuts.rows)
-            cuts = TextCuts(at, here.cuts.spans)
-            batch = judged.batch = with_columns(batch, {"text": cuts.apply(batch.column("text"))})
+        here, judged = verdicts.on(row, len(outcome.batch)), Judged(outcome, steps)
+        edits = None
+        if here.cut.any():
+            judged.batch, edits = _cut(judged, here)
+        refused = judged.refused()
+        batch, aside = judged.batch, None if refused is None else np.ones(len(refused.batch), bool)
         if here.notes is not None:
             empty = judged.reasons == EMPTY
-            stays = stays | empty
-            notes = here.notes.filter(pa.array(stays))
+            notes = here.notes.filter(pa.array(here.documents | empty))
             batch = with_columns(judged.with_empty(empty), dict(zip(notes.schema.names, notes.columns, strict=True)))
-        elif len(here.gone):
-            batch = batch.filter(pa.array(here.stays()[judged.kept]))
-        out.write(batch)
-        yield Met(np.asarray(places, np.int64), len(batch), judged.aside(~stays & (here.fates != KEPT)))
+            aside = None if refused is None else ~empty[~np.isin(np.arange(len(empty)), judged.kept)]
+        elif not here.stays[judged.kept].all():
+            batch = batch.filter(pa.array(here.stays[judged.kept]))
+        out.write(batch.drop_columns(["html"]) if "html" in batch.schema.names else batch)
+        yield Met(np.asarray(outcome.batch.column("place"), np.int64), len(batch), refused, aside, edits)
         row += len(outcome.batch)
-    if row != len(verdicts.fates):
-        raise changed(piece, f"it had {len(verdicts.fates)} records and has {row}")
 
 
-def read_fates(piece: Piece, fields: Fields, steps: Sequence[Step]) -> NDArray[np.uint8]:
-    """Read a piece for its fates alone: what the reader, and the steps behind it, say of each record."""
-    found: list[Any] = [Judged(outcome, steps).fates() for outcome in read(piece, fields)]
-    return np.concatenate([np.zeros(0, np.uint8), *found])
+def _cut(judged: Judged, here: Here) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Cut texts of documents; give the batch, and what undoes it."""
+    mine = here.cut[judged.kept]
+    edited = here.edited(judged.batch.column("text").filter(pa.array(mine)))
+    text = judged.batch.column("text")
+    new = pc.replace_with_mask(text, pa.array(mine), edited.column("text").cast(text.type))
+    ids = judged.batch.column("id").filter(pa.array(mine))
+    edits = pa.RecordBatch.from_arrays([ids, edited.column(COLUMN)], names=["id", COLUMN])
+    return with_columns(judged.batch, {"text": new}), edits

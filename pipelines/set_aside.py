@@ -1,4 +1,4 @@
-"""Records that a deduplication leaves out and that are no duplicates, as one small Parquet file a task, nothing lost."""
+"""Records that a deduplication leaves out and that are no duplicates: one small Parquet file a task, nothing lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class SetAside:
         self._size = self.documents = self._id_sum = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Take records that are refused."""
+        """Take records that the reader refuses."""
+        if not len(outcome.batch):
+            return
         batch, nulls = outcome.batch, pa.nulls(len(outcome.batch))
         errors = (nulls if outcome.errors is None else outcome.errors).cast(pa.string())
         columns = {

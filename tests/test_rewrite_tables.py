@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rewritten import Rewritten, pieces_of, rewrite_file
-from test_rewrite_lines import notes_of
+from test_rewrite_lines import notes_of, spread
 
 from penstock import CorruptDataError, InputError
 from penstock.transforms import rewrite_tables
-from penstock.transforms.readers import Fields, list_files
+from penstock.transforms.edits import undo
+from penstock.transforms.readers import Fields
 from penstock.transforms.rewriters import check_names, rewrite
 from penstock.transforms.verdicts import NOTES, Verdicts
 
@@ -177,6 +178,8 @@ def test_a_cut_text_takes_the_place_of_its_value(tmp_path: Path, kind: pa.DataTy
     done = rewrite_file(path, [3], cuts={0: [(0, 4), (6, 10)], 1: [(0, 3)], 4: [(4, 6)]})
     found = tables(done)
     assert found.schema.field("text").type == pq.read_schema(path).field("text").type
+    whole = [row["edits"] for row in done.edits]
+    assert [undo(cut, edits) for cut, edits in zip(["é", "", "one  two"], whole, strict=True)] == [*texts[:2], texts[0]]
     expected = [(0, "é"), (1, ""), (4, "one  two")]
     assert [(row["n"], row["text"]) for row in found.to_pylist()] == [
         (n, text.encode() if kind == pa.binary() else text) for n, text in expected
@@ -190,18 +193,19 @@ def test_marks_are_columns_to_the_right_and_every_row_stays(tmp_path: Path) -> N
     for task_bytes in (1 << 40, 1):
         done = rewrite_file(path, notes=notes, task_bytes=task_bytes)
         found = tables(done)
-        assert found.column_names == [*table.column_names, *notes.schema.names]
+        assert found.column_names == [*table.column_names, *notes.columns.schema.names]
         assert values(found.select(table.column_names)) == values(pq.read_table(path))
-        assert found.select(notes.schema.names).to_pylist() == notes.to_pylist()
+        marks = found.select(notes.columns.schema.names).to_pylist()
+        assert [tuple(mark.values()) for mark in marks] == spread(notes, KEPT_ROWS, ROWS)
         assert (done.written, done.set_aside) == (ROWS, [])
 
 
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     path = write_table(tmp_path / "a.parquet", pa.table({"text": ["a"], "is_duplicate": [True]}))
-    (entry,) = list_files(str(path))
+    (piece,) = pieces_of(path)
     with pytest.raises(InputError, match="its schema has the field 'is_duplicate' already"):
-        check_names(entry, "parquet")
-    check_names(entry, "parquet", "dedup_")
+        check_names(piece)
+    check_names(piece, "dedup_")
 
 
 def damaged(path: Path, column: int) -> Path:
@@ -229,9 +233,9 @@ def test_damage_to_a_column_that_the_reader_left_out_fails_in_words(tmp_path: Pa
     path = damaged(write_table(tmp_path / "a.parquet", table), 1)
     (piece,) = pieces_of(path)
     with pytest.raises(CorruptDataError, match="row group 1 was read, but its other columns are damaged"):
-        list(rewrite(piece, Fields(metadata=()), Verdicts(np.zeros(ROWS, np.uint8), np.array([3])), io.BytesIO()))
+        list(rewrite(piece, Fields(metadata=()), Verdicts(np.arange(ROWS), np.array([3])), io.BytesIO()))
     out = io.BytesIO()
-    list(rewrite(piece, Fields(metadata=()), Verdicts(np.zeros(ROWS, np.uint8)), out))
+    list(rewrite(piece, Fields(metadata=()), Verdicts(np.arange(ROWS)), out))
     assert out.getvalue() == path.read_bytes()  # nothing goes: the file is copied, damage and all
 
 

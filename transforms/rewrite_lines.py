@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -24,7 +24,7 @@ from .json_splice import append_members, replace_value
 from .lines import PROBE, Line, add_line, codec_of, first_line, packed_lines, parse_line, plain_lines
 from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows
 from .step import Outcome
-from .verdicts import QUARANTINED, Met, Verdicts, hold_to, refused
+from .verdicts import Here, Met, Verdicts, edits_at
 
 #: Bytes of lines dealt with at once.
 CHUNK = 1 << 20
@@ -49,14 +49,12 @@ def rewrite_jsonl(
         codec = codec_of(piece.path)
         chunks = plain_chunks(file, piece, largest) if codec == "none" else packed_chunks(file, codec, largest)
         for chunk in chunks:
-            if chunk.error is not None:
-                hold_to(piece, verdicts, row, 1)
+            if chunk.error is None:
+                met = _rewrite_chunk(chunk, row, codec, piece, fields, verdicts, out)
+            else:
                 rows = Rows(piece)
                 rows.quarantine(chunk.place, chunk.error, chunk.body)
-                yield Met(np.array([chunk.place], np.int64), 0, next(rows.take()))
-                row += 1
-                continue
-            met = _rewrite_chunk(chunk, row, codec, piece, fields, verdicts, out)
+                met = Met(np.array([chunk.place], np.int64), 0, next(rows.take()), np.ones(1, bool))
             row += len(met.places)
             yield met
 
@@ -66,18 +64,19 @@ def _rewrite_chunk(
 ) -> Met:
     starts, ends, records = line_table(chunk.body)
     places = chunk.place + (starts[records] if codec == "none" else records)
-    here = hold_to(piece, verdicts, row, len(records))
+    here = verdicts.on(row, len(records))
     as_it_is = np.ones(len(starts), bool)
-    as_it_is[records] = here.stays() & (here.notes is None)
-    as_it_is[records[here.cuts.rows]] = False
-    lines = _Lines(chunk.body, piece, fields, here)
+    as_it_is[records] = here.as_it_is
+    other = np.flatnonzero(~as_it_is)
+    bodies = [chunk.body[start:end] for start, end in zip(starts[other].tolist(), ends[other].tolist(), strict=True)]
+    lines = _Lines(piece, fields, here, np.searchsorted(records, other).tolist(), places, bodies)
     copied, at = [], 0
-    row_of = np.searchsorted(records, np.flatnonzero(~as_it_is))
-    for start, end, number in zip(starts[~as_it_is].tolist(), ends[~as_it_is].tolist(), row_of.tolist(), strict=True):
-        copied += [chunk.body[at:start], lines.changed(number, int(places[number]), start, end)]
+    for start, end, body in zip(starts[other].tolist(), ends[other].tolist(), lines.changed(), strict=True):
+        copied += [chunk.body[at:start], body]
         at = end
     out.write(b"".join([*copied, chunk.body[at:]]))
-    return Met(places, int(as_it_is[records].sum()) + lines.written, lines.set_aside())
+    refused, aside = lines.refused()
+    return Met(places, int(here.as_it_is.sum()) + lines.written, refused, aside, lines.edits)
 
 
 def line_table(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -94,58 +93,70 @@ def line_table(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArr
 
 
 class _Lines:
-    """The lines of a chunk that are not copied as they are."""
+    """The lines of a chunk that are not copied as they are: their rows, and their bytes with the line end."""
 
-    def __init__(self, body: bytes, piece: Piece, fields: Fields, verdicts: Verdicts) -> None:
-        self._body, self._piece, self._fields, self._verdicts = body, piece, fields, verdicts
-        self._rows, self._raw = Rows(piece), list[bytes]()
-        self._gone = frozenset(verdicts.gone.tolist())
-        self._notes = None if verdicts.notes is None else _members_of(verdicts.notes)
-        self._names = () if verdicts.notes is None else tuple(verdicts.notes.schema.names)
+    def __init__(
+        self, piece: Piece, fields: Fields, here: Here, rows: list[int], places: NDArray[np.int64], bodies: list[bytes]
+    ) -> None:
+        self._piece, self._fields, self._here = piece, fields, here
+        self._rows, self._places, self._bodies = rows, places, bodies
+        self._refused, self._raw, self._aside = Rows(piece), list[bytes](), list[bool]()
+        self._notes = None if here.notes is None else _members_of(here.notes)
+        self._names = () if here.notes is None else tuple(here.notes.schema.names)
+        self.edits: pa.RecordBatch | None = None
         self.written = 0
 
-    def changed(self, row: int, place: int, start: int, end: int) -> bytes:
-        """Give what is written in place of a line; nothing where it goes."""
-        fate = self._verdicts.fates[row]
-        if self._notes is None and not fate and row in self._gone:
-            return b""
-        line = self._body[start:end]
-        if fate and not (self._notes is not None and (fate != QUARANTINED or _is_object(line))):
-            body = line.removesuffix(b"\n")
-            add_line(self._rows, Line(place, body), self._fields)
-            self._raw.append(body[:RAW_BYTES])
-            return b""
-        self.written += 1
-        if len(self._verdicts.cuts.within(row, 1).rows):
-            line = self._cut(row, line)
-        if self._notes is not None:
-            self._refuse_taken(line, place)
-            line = append_members(line, self._notes[row])
-        return line
+    def changed(self) -> Iterator[bytes]:
+        """Give what is written in place of each line; nothing where it goes."""
+        texts = self._cut()
+        for row, line in zip(self._rows, self._bodies, strict=True):
+            if not self._here.documents[row]:
+                yield self._refuse(row, line)
+            elif self._here.stays[row]:
+                self.written += 1
+                if self._here.cut[row]:
+                    line = replace_value(line, self._fields.text, next(texts))
+                yield self._marked(row, line)
+            else:
+                yield b""
 
-    def _cut(self, row: int, line: bytes) -> bytes:
-        text = parse_line(line)[self._fields.text].encode()
-        cuts, kept, at = self._verdicts.cuts.within(row, 1), [], 0
-        for first, last in cuts.spans.tolist():
-            kept.append(text[at:first])
-            at = last
-        return replace_value(line, self._fields.text, b"".join([*kept, text[at:]]).decode())
+    def _cut(self) -> Iterator[str]:
+        """Cut the texts that are cut, in order."""
+        rows = [(row, line) for row, line in zip(self._rows, self._bodies, strict=True) if self._here.cut[row]]
+        if not rows:
+            return iter(())
+        texts = pa.array([parse_line(line)[self._fields.text] for _, line in rows], pa.large_string())
+        edited = self._here.edited(texts)
+        self.edits = edits_at(self._piece, [int(self._places[row]) for row, _ in rows], edited)
+        return iter(edited.column("text").to_pylist())
 
-    def _refuse_taken(self, line: bytes, place: int) -> None:
-        """Refuse to write a name a second time into an object; the plan saw the head of the file alone."""
-        if not any(b'"%b"' % name.encode() in line for name in self._names):
-            return
-        record = parse_line(line)
-        for name in self._names:
-            if name in record:
-                raise taken(self._piece.path, f"the record at {place}", name)
+    def _refuse(self, row: int, line: bytes) -> bytes:
+        """Set a line aside; where lines are marked, one that can be marked stays too."""
+        body = line.removesuffix(b"\n")
+        add_line(self._refused, Line(int(self._places[row]), body), self._fields)
+        self._raw.append(body[:RAW_BYTES])
+        stays = self._notes is not None and _is_object(line)
+        self._aside.append(not stays)
+        self.written += stays
+        return self._marked(row, line) if stays else b""
 
-    def set_aside(self) -> Outcome | None:
-        """Give the lines that are set aside, with their bytes."""
-        for outcome in self._rows.take():
-            checked = refused(self._piece, outcome)
-            return Outcome(checked.batch, checked.reasons, checked.errors, pa.array(self._raw, pa.binary()))
-        return None
+    def _marked(self, row: int, line: bytes) -> bytes:
+        """Splice the marks into a line. Raises InputError where it has a field of such a name."""
+        if self._notes is None:
+            return line
+        if any(b'"%b"' % name.encode() in line for name in self._names):
+            record = parse_line(line)
+            for name in self._names:
+                if name in record:
+                    raise taken(self._piece.path, f"the record at {self._places[row]}", name)
+        return append_members(line, self._notes[row])
+
+    def refused(self) -> tuple[Outcome | None, NDArray[np.bool_] | None]:
+        """Give the lines that are no documents, with their bytes, and which of them are left out."""
+        for outcome in self._refused.take():
+            raw = pa.array(self._raw, pa.binary())
+            return Outcome(outcome.batch, outcome.reasons, outcome.errors, raw), np.array(self._aside, bool)
+        return None, None
 
 
 def _is_object(line: bytes) -> bool:
@@ -168,13 +179,15 @@ def _members_of(notes: pa.RecordBatch) -> list[bytes]:
     ]
 
 
-def head_names(url: str, path: str) -> set[str]:
+def head_names(piece: Piece) -> set[str]:
     """Name the fields of the first records of a file."""
     names: set[str] = set()
-    with open_input(url) as file:
-        codec = codec_of(path)
-        lines = plain_lines(file, Piece(url, "", path, "jsonl", 1 << 62), LARGEST_RECORD)
-        for line in itertools.islice(lines if codec == "none" else packed_lines(file, codec, LARGEST_RECORD), PROBE):
+    with open_input(piece.url, piece.size) as file:
+        codec, whole = codec_of(piece.path), replace(piece, start=0, end=-1)
+        lines = (
+            plain_lines(file, whole, LARGEST_RECORD) if codec == "none" else packed_lines(file, codec, LARGEST_RECORD)
+        )
+        for line in itertools.islice(lines, PROBE):
             with suppress(ValueError):
                 names.update(parse_line(line.body))
     return names

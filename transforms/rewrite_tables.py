@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .. import CorruptDataError, StoreError
-from .files import FileEntry, open_input
+from .files import open_input
 from .inflate import BLOCK
 from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, metadata_json
 from .step import Outcome
 from .tables import batch_rows, check_schema, damaged_rows, table_rows, whole_file
 from .values import plain_values
-from .verdicts import KEPT, Met, Verdicts, hold_to, refused
+from .verdicts import Here, Met, Verdicts, edits_at, joined, put_texts
 
 BATCH_BYTES = 32 << 20
 GROUP_BYTES = 128 << 20
@@ -38,24 +38,22 @@ def rewrite_parquet(
         if table is None:
             error = "the file is not readable as Parquet: its footer is missing or damaged"
             for outcome in whole_file(piece, file, error):
-                hold_to(piece, verdicts, 0, 1)
-                yield Met(np.zeros(1, np.int64), 0, outcome)
+                yield Met(np.zeros(1, np.int64), 0, outcome, np.ones(1, bool))
             return
         check_schema(table.schema_arrow, piece.path, fields)
         yield from _Rewriter(table, piece, fields, verdicts, out, largest).run()
 
 
-def count_rows(piece: Piece) -> Iterator[Met]:
-    """Tell of a file's rows by its footer, all of them as written."""
+def rows_in(piece: Piece) -> int:
+    """Count a file's rows by its footer; none where it is damaged."""
     with open_input(piece.url, piece.size) as file:
         table = _opened(file)
-    count = 0 if table is None else table.metadata.num_rows
-    yield Met(np.arange(count, dtype=np.int64), count)
+        return 0 if table is None else int(table.metadata.num_rows)
 
 
-def schema_of(entry: FileEntry) -> pa.Schema:
+def schema_of(piece: Piece) -> pa.Schema:
     """Give the schema of a Parquet file, or an empty one where it is damaged, which reading it will say."""
-    with open_input(entry.url, entry.size) as file:
+    with open_input(piece.url, piece.size) as file:
         table = _opened(file)
     return pa.schema([]) if table is None else table.schema_arrow
 
@@ -78,7 +76,7 @@ class _Rewriter:
         self._table, self._piece, self._fields, self._verdicts = table, piece, fields, verdicts
         self._out, self._largest = out, largest
         self._writer: Any = None
-        notes = [] if verdicts.notes is None else list(verdicts.notes.schema)
+        notes = [] if verdicts.notes is None else list(verdicts.notes.columns.schema)
         self._schema = pa.schema([*table.schema_arrow, *notes], table.schema_arrow.metadata)
 
     def run(self) -> Iterator[Met]:
@@ -98,8 +96,7 @@ class _Rewriter:
         held, rows, done = list[pa.RecordBatch](), 0, 0
         most = max(1, GROUP_BYTES * about.num_rows // max(about.total_byte_size, 1))
         for batch in self._batches(group):
-            here = hold_to(self._piece, self._verdicts, row + done, len(batch))
-            written, met = self._batch(batch, place + done, here)
+            written, met = self._batch(batch, place + done, self._verdicts.on(row + done, len(batch)))
             yield met
             done += len(batch)
             if len(written):
@@ -133,55 +130,52 @@ class _Rewriter:
 
     def _damaged(self, group: int, place: int, row: int, count: int) -> Iterator[Met]:
         """Set aside the rows behind damage; one that is to be written cannot be lost."""
-        here = hold_to(self._piece, self._verdicts, row, count)
-        if (here.fates == KEPT).any():
+        if self._verdicts.on(row, count).documents.any():
             raise CorruptDataError(
                 f"{self._piece.path!r}: the text of row group {group} was read, but its other columns are damaged from "
                 f"row {place} on, so that its documents cannot be written whole: restore the file, or leave it out"
             )
         for outcome in damaged_rows(self._piece, group, range(place, place + count)):
-            yield Met(np.asarray(outcome.batch.column("place"), np.int64), 0, outcome)
+            yield Met(
+                np.asarray(outcome.batch.column("place"), np.int64), 0, outcome, np.ones(len(outcome.batch), bool)
+            )
 
-    def _batch(self, batch: pa.RecordBatch, place: int, here: Verdicts) -> tuple[pa.RecordBatch, Met]:
+    def _batch(self, batch: pa.RecordBatch, place: int, here: Here) -> tuple[pa.RecordBatch, Met]:
         """Give what is written of a batch, and what was met."""
         places = np.arange(place, place + len(batch), dtype=np.int64)
-        stays, aside = here.stays(), None
-        if here.notes is not None:
-            stays = np.ones(len(batch), bool)
-        elif here.fates.any():
-            wrong = here.fates != KEPT
-            aside = self._set_aside(pick(batch, wrong), places[wrong].tolist())
-        if len(here.cuts.rows):
-            number = batch.schema.get_field_index(self._fields.text)
-            batch = batch.set_column(number, batch.schema.field(number), here.cuts.apply(batch.column(number)))
+        refused = aside = edits = None
+        if not here.documents.all():
+            wrong = ~here.documents
+            refused = self._refused(pick(batch, wrong), places[wrong].tolist())
+            aside = np.full(int(wrong.sum()), here.notes is None)
         if here.notes is not None:
             batch = pa.RecordBatch.from_arrays([*batch.columns, *here.notes.columns], schema=self._schema)
-        written = batch if stays.all() else pick(batch, stays)
-        return written, Met(places, len(written), aside)
+        elif not here.stays.all():
+            batch = pick(batch, here.stays)
+        if here.cut.any():
+            number, cut = batch.schema.get_field_index(self._fields.text), here.cut[here.stays]
+            texts = pick(batch.select([number]), cut).column(0)
+            if pa.types.is_dictionary(texts.type):
+                texts = texts.dictionary_decode()
+            edited = here.edited(texts.cast(pa.large_binary()).cast(pa.large_string()))
+            edits = edits_at(self._piece, places[here.cut].tolist(), edited)
+            column = put_texts(batch.column(number), cut, edited.column("text"))
+            batch = batch.set_column(number, batch.schema.field(number), column)
+        return batch, Met(places, len(batch), refused, aside, edits)
 
-    def _set_aside(self, batch: pa.RecordBatch, places: list[int]) -> Outcome:
+    def _refused(self, batch: pa.RecordBatch, places: list[int]) -> Outcome:
         """Say why the reader refuses rows; of those without text, keep the rest of the row as JSON."""
-        names = batch.schema.names
-        found = list(table_rows(batch, places, self._piece, self._fields, [], self._largest))
+        found = joined(list(table_rows(batch, places, self._piece, self._fields, [], self._largest)))
+        assert found is not None
+        assert found.raw is not None
         values = [plain_values(column) for column in batch.columns]
-        whole = [
-            (metadata_json({name: column[row] for name, column in zip(names, values, strict=True)}) or "").encode()
-            for row in range(len(batch))
-        ]
         raw = [
             body
-            for each in found
-            for body in (each.raw.to_pylist() if each.raw is not None else [None] * len(each.batch))
+            if body is not None
+            else (metadata_json(dict(zip(batch.schema.names, row, strict=True))) or "").encode()[:RAW_BYTES]
+            for body, row in zip(found.raw.to_pylist(), zip(*values, strict=True), strict=True)
         ]
-        joined = pa.Table.from_batches([each.batch for each in found]).combine_chunks().to_batches()[0]
-        reasons = pa.concat_arrays([each.reasons for each in found])
-        errors = pa.concat_arrays(
-            [each.errors if each.errors is not None else pa.nulls(len(each.batch), pa.string()) for each in found]
-        )
-        bodies = [said if body is None else body for body, said in zip(raw, whole, strict=True)]
-        return refused(
-            self._piece, Outcome(joined, reasons, errors, pa.array([b[:RAW_BYTES] for b in bodies], pa.binary()))
-        )
+        return Outcome(found.batch, found.reasons, found.errors, pa.array(raw, pa.binary()))
 
     def _write(self, held: list[pa.RecordBatch]) -> None:
         if not held:

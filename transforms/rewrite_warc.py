@@ -17,8 +17,8 @@ import numpy as np
 from .files import copy_range, open_input
 from .inflate import Codec, decompress
 from .rows import LARGEST_RECORD, Piece, Rows
-from .verdicts import Met, Verdicts, hold_to
-from .warc import Frame, codec_of, frames, kind_of, offset_of, within
+from .verdicts import Met, Verdicts, joined
+from .warc import Frame, add_frame, codec_of, frames, kind_of, offset_of, within
 
 #: Bytes of records held to see whether all of a gzip member stays; of a larger member each is compressed anew.
 HELD_BYTES = 64 << 20
@@ -31,19 +31,19 @@ def rewrite_warc(piece: Piece, verdicts: Verdicts, out: BinaryIO, largest: int =
     with open_input(piece.url, piece.size) as file:
         codec = codec_of(file, piece.start)
         writer = _Writer(piece, codec, out)
-        tally, row, last = _Tally(piece), 0, -1
+        tally, row, last = _Tally(piece, largest), 0, -1
         for frame in within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
             document = frame.error is not None or kind_of(frame) is not None
             stays = frame.error is None
             if document:
-                here = hold_to(piece, verdicts, row, 1)
-                stays = stays and not len(here.gone)
                 last = max(offset_of(frame, codec), last + 1)
-                tally.add(last, frame, stays)
+                here = verdicts.on(row, 1)
+                stays = stays and bool(here.stays[0] or not here.documents[0])
+                tally.add(last, frame, stays, bool(here.documents[0]))
                 row += 1
             tally.others += stays and not document
             writer.add(frame, stays)
-            if len(tally.places) >= ROWS:
+            if tally.full:
                 yield tally.take()
         writer.close()
         yield tally.take()
@@ -52,26 +52,33 @@ def rewrite_warc(piece: Piece, verdicts: Verdicts, out: BinaryIO, largest: int =
 class _Tally:
     """What was met since it was last told."""
 
-    def __init__(self, piece: Piece) -> None:
-        self._piece = piece
+    def __init__(self, piece: Piece, largest: int) -> None:
+        self._piece, self._largest = piece, largest
         self._reset()
 
     def _reset(self) -> None:
         self.places: list[int] = []
         self.others = self._written = 0
-        self._rows = Rows(self._piece)
+        self._refused, self._aside = Rows(self._piece), list[bool]()
 
-    def add(self, place: int, frame: Frame, stays: bool) -> None:
-        """Count a document or a damaged place."""
+    @property
+    def full(self) -> bool:
+        """Whether it is time to tell it."""
+        return self._refused.full or len(self.places) >= ROWS
+
+    def add(self, place: int, frame: Frame, stays: bool, document: bool) -> None:
+        """Count a record that the reader meets."""
         self.places.append(place)
         self._written += stays
-        if frame.error is not None:
-            self._rows.quarantine(place, frame.error, frame.body)
+        if not document:
+            add_frame(self._refused, place, frame, self._piece.format, self._largest)
+            self._aside.append(not stays)
 
     def take(self) -> Met:
         """Tell it."""
-        places = np.array(self.places, np.int64)
-        met = Met(places, self._written, next(self._rows.take(), None), self.others)
+        refused = joined(list(self._refused.take()))
+        aside = None if refused is None else np.array(self._aside, bool)
+        met = Met(np.array(self.places, np.int64), self._written, refused, aside, others=self.others)
         self._reset()
         return met
 

@@ -16,16 +16,16 @@ import pyarrow as pa
 import zstandard
 
 from .. import InputError, RequestError
-from .files import FileEntry, copy_range
+from .files import copy_range
 from .inflate import Codec
 from .lines import codec_of
 from .rewrite_lines import head_names, rewrite_jsonl, taken
-from .rewrite_tables import count_rows, rewrite_parquet, schema_of
+from .rewrite_tables import rewrite_parquet, rows_in, schema_of
 from .rewrite_warc import rewrite_warc
 from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece
 from .step import Outcome
 from .tables import read_text
-from .verdicts import NOTES, QUARANTINED, Met, Verdicts, changed, hold_to, refused
+from .verdicts import NOTES, Met, Verdicts, edits_at
 
 __all__ = ["NOTES", "Verdicts", "check_format", "check_names", "note_names", "rewrite"]
 
@@ -46,15 +46,15 @@ def check_format(kind: str, source: str, *, annotate: bool, cuts: bool) -> None:
         raise RequestError(f"the input {source!r} is {kind}, whose records are not edited: {way}")
 
 
-def check_names(entry: FileEntry, kind: str, prefix: str = "") -> None:
+def check_names(piece: Piece, prefix: str = "") -> None:
     """Refuse, before anything is read, to annotate a file that has a field of such a name, by its schema or head."""
-    if entry.size == 0 or kind not in ("jsonl", "parquet"):
+    if piece.size == 0 or piece.format not in ("jsonl", "parquet"):
         return
-    held = set(head_names(entry.url, entry.path)) if kind == "jsonl" else set(schema_of(entry).names)
+    lines = piece.format == "jsonl"
+    held = head_names(piece) if lines else set(schema_of(piece).names)
     for name in note_names(prefix):
         if name in held:
-            where = "a record at its head" if kind == "jsonl" else "its schema"
-            raise taken(entry.path, where, name)
+            raise taken(piece.path, "a record at its head" if lines else "its schema", name)
 
 
 def rewrite(
@@ -63,32 +63,36 @@ def rewrite(
     """Write what stays of a piece into `out`, and tell what was met, a stretch of records at a time.
 
     Records that the reader refuses are set aside, but for WARC, where only what is damaged is, and where records are
-    marked, which keeps all that a mark can be put on. Raises InputError where the input is not what the verdicts are
-    about, CorruptDataError where the columns of a document that stays cannot be read.
+    marked, which keeps all that a mark can be put on. A file of which all stays is copied. Raises InputError where a
+    record has a field of a mark's name, CorruptDataError where the columns of a document that stays cannot be read.
     """
     if piece.size == 0:
         return
     codec: Codec = codec_of(piece.path) if piece.format == "jsonl" else "none"
-    whole = piece.end < 0 and _stays_whole(piece, codec, verdicts)
-    sink = _Nowhere() if whole else _packed(out, codec)
-    met = 0
-    counts = whole and piece.format == "parquet"
-    for each in count_rows(piece) if counts else _rewriter(piece, fields, verdicts, cast(BinaryIO, sink), largest):
-        met += len(each.places)
-        yield each
+    if piece.end < 0 and verdicts.notes is None and (codec != "none" or piece.format in ("parquet", "warc", "wet")):
+        untouched = _untouched(piece, fields, verdicts, largest)
+        if untouched is not None:
+            copy_range(piece.url, piece.size, 0, piece.size, out)
+            yield from untouched
+            return
+    sink = _packed(out, codec)
+    yield from _rewriter(piece, fields, verdicts, cast(BinaryIO, sink), largest)
     if sink is not out:
         sink.close()
-    if met != len(verdicts.fates):
-        raise changed(piece, f"it had {len(verdicts.fates)} records and has {met}")
-    if whole:
-        copy_range(piece.url, piece.size, 0, piece.size, out)
 
 
-def _stays_whole(piece: Piece, codec: Codec, verdicts: Verdicts) -> bool:
-    """Whether a file can be copied as it lies, so that nothing is compressed anew."""
-    if piece.format in ("warc", "wet"):
-        return not len(verdicts.gone) and not (verdicts.fates == QUARANTINED).any()
-    return (codec != "none" or piece.format == "parquet") and verdicts.untouched
+def _untouched(piece: Piece, fields: Fields, verdicts: Verdicts, largest: int) -> list[Met] | None:
+    """Tell what is met of a file of which all stays, so that it can be copied; None at the first record that goes."""
+    if piece.format == "parquet":
+        count = rows_in(piece)
+        here = verdicts.on(0, count)
+        return [Met(np.arange(count, dtype=np.int64), count)] if count and here.as_it_is.all() else None
+    found: list[Met] = []
+    for met in _rewriter(piece, fields, verdicts, cast(BinaryIO, _Nowhere()), largest):
+        if met.written < len(met.places) or met.edits is not None:
+            return None
+        found.append(met)
+    return found
 
 
 def _rewriter(piece: Piece, fields: Fields, verdicts: Verdicts, out: BinaryIO, largest: int) -> Iterator[Met]:
@@ -105,26 +109,23 @@ def _rewriter(piece: Piece, fields: Fields, verdicts: Verdicts, out: BinaryIO, l
 
 def rewrite_text(piece: Piece, verdicts: Verdicts, out: BinaryIO, largest: int = LARGEST_RECORD) -> Iterator[Met]:
     """Copy a file that stays; write it anew where its text is cut."""
-    here, place = hold_to(piece, verdicts, 0, 1), np.zeros(1, np.int64)
-    stays = bool(here.stays()[0])
-    if stays and not len(here.cuts.rows):
+    here, place = verdicts.on(0, 1), np.zeros(1, np.int64)
+    if here.as_it_is[0]:
         copy_range(piece.url, piece.size, 0, piece.size, out)
         yield Met(place, 1)
         return
-    if not stays and not here.fates[0]:
+    if here.documents[0] and not here.stays[0]:
         yield Met(place, 0)
         return
-    outcome = next(read_text(piece, largest))
-    head = io.BytesIO()
-    copy_range(piece.url, piece.size, 0, RAW_BYTES, head)
-    if not stays:
-        aside = refused(piece, outcome)
-        yield Met(place, 0, Outcome(aside.batch, aside.reasons, aside.errors, pa.array([head.getvalue()], pa.binary())))
+    outcome, head = next(read_text(piece, largest)), io.BytesIO()
+    copy_range(piece.url, piece.size, 0, min(RAW_BYTES, piece.size), head)
+    if not here.documents[0]:
+        raw = pa.array([head.getvalue()], pa.binary())
+        yield Met(place, 0, Outcome(outcome.batch, outcome.reasons, outcome.errors, raw), np.ones(1, bool))
         return
-    mark = b"\xef\xbb\xbf"
-    text = here.cuts.apply(outcome.batch.column("text"))[0].as_py().encode()
-    out.write((mark if head.getvalue().startswith(mark) else b"") + text)
-    yield Met(place, 1)
+    edited, mark = here.edited(outcome.batch.column("text")), b"\xef\xbb\xbf"
+    out.write((mark if head.getvalue().startswith(mark) else b"") + edited.column("text")[0].as_py().encode())
+    yield Met(place, 1, edits=edits_at(piece, [0], edited))
 
 
 class _Nowhere(io.RawIOBase):

@@ -57,7 +57,7 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None
                 continue
             place = max(offset_of(frame, codec), last + 1)
             if wanted is None or wanted(place, frame.body):
-                _add(rows, place, frame, said, piece.format, largest)
+                add_frame(rows, place, frame, piece.format, largest)
             if 0 <= piece.end <= place:
                 raise _miscut(piece, f"records share gzip members, and one counts as byte {place}")
             last = place
@@ -66,11 +66,11 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None
     yield from rows.take()
 
 
-def _add(rows: Rows, place: int, frame: Frame, said: str | None, format: str, largest: int) -> None:
+def add_frame(rows: Rows, place: int, frame: Frame, format: str, largest: int) -> None:
     """Add the row of one record, or of a damaged place."""
     if frame.error is not None:
         rows.quarantine(place, frame.error, frame.body)
-    elif said == "conversion":
+    elif kind_of(frame) == "conversion":
         text_row(rows, place, frame.body)
     elif format == "wet":
         page_among_texts(rows, place, frame.body)
