@@ -58,8 +58,8 @@ class Url(Frozen):
 class Guard(Frozen):
     """Clusters that are suspiciously large: reported, and by choice split by edges of true Jaccard similarity."""
 
-    size: int = Field(1_000, ge=2)  # documents
-    share: float = Field(0.05, gt=0.0, le=1.0)  # of all documents, where a cluster has a hundred or more
+    size: int = Field(default=1_000, ge=2)  # documents
+    share: float = Field(default=0.05, gt=0.0, le=1.0)  # of all documents, where a cluster has a hundred or more
     split: bool = False
     similarity: float = Field(default=0.7, gt=0.0, le=1.0)  # of an edge that holds
 
