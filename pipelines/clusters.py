@@ -67,7 +67,7 @@ class Sources:
     signed: Sequence[Receipt]
 
     def places(self, nodes: NDArray[np.uint64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
-        """Give, for each part that sorted addresses name: its number, which they are, and their places in its arrays."""
+        """Give, for each part that sorted addresses name, its number, which they are, their places in its arrays."""
         rows = nodes & np.uint64(0xFFFFFFFF)
         bounds = part_bounds(nodes, len(self.parts)).astype(np.int64)
         for number in np.flatnonzero(np.diff(bounds)).tolist():
@@ -139,9 +139,7 @@ class Members:
         has: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
         ids = self.ids.view(np.uint8).reshape(-1, 16)
-        return choose(
-            self.roots, np.ascontiguousarray(keys), by_id, offsets, data, has.copy(), self.contents, ids
-        )
+        return choose(self.roots, np.ascontiguousarray(keys), by_id, offsets, data, has.copy(), self.contents, ids)
 
 
 def write_clusters(
@@ -153,8 +151,8 @@ def write_clusters(
 ) -> NDArray[np.int64]:
     """Write a row for every document that goes, sorted by address; give their places.
 
-    `kept` (n,) is the place of who stays for each; `similarity` (n,), NaN where nobody compared. `kind` is that of every
-    removal; None tells exact copies from near ones.
+    `kept` (n,) is the place of who stays for each; `similarity` (n,), NaN where nobody compared. `kind` is that of
+    every removal; None tells exact copies from near ones.
     """
     gone = np.flatnonzero(kept != np.arange(len(kept)))
     names, sizes = members.smallest(), members.sizes()
@@ -209,9 +207,7 @@ def put_removals(store: Store, parts: Sequence[Part], table: pa.Table, folder: P
     return put_listed(store, parts, path, addresses, total)
 
 
-def put_listed(
-    store: Store, parts: Sequence[Part], path: Path, addresses: NDArray[np.uint64], total: int
-) -> Receipt:
+def put_listed(store: Store, parts: Sequence[Part], path: Path, addresses: NDArray[np.uint64], total: int) -> Receipt:
     """Commit a written table of who goes, and the list of their rows by part; `total` sums their ids."""
     return {
         "clusters": store.put(path, "clusters-", ".parquet"),

@@ -19,12 +19,12 @@ from ..transforms.kernels.graph import spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
-from .clusters import settle_clusters
 from .duplicates import Dedup
 from .exchange import Digests, Packed, exchange, fold, pack, put_bands, sign_key
 from .keep import keep_columns, keep_keys
 from .runners import Job
-from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .settle import Match, settle_clusters, settled_key, warm_settle
+from .stage import Meter, Receipt, Stage, package_versions
 from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 
 __all__ = ["Link", "Sign", "match", "match_stage", "sign_key", "url_stage", "warm_match"]
@@ -189,22 +189,22 @@ def match(
     *,
     by_url: bool = False,
     extra: Sequence[Digests] = (),
+    similarity: bool = False,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
+    `similarity` has the true similarity of each document to the one that stays for it worked out where nothing is
+    verified, too.
     """
-    done = stage.receipt("clusters")
+    done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
     sign, link = Sign(stage, dedup, view, by_url), Link(stage, len(parts))
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
     forests = [receipt["forest"] for receipt in [*signed, *linked]]
-    keep, kind = (dedup.url.keep, "url") if by_url and dedup.url else (dedup.keep, None)
-    return run_task(
-        stage, "clusters", lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, forests, folder)
-    )
+    return settle_clusters(Match(stage, dedup, parts, signed, launch, view, by_url, similarity), forests)
 
 
 def warm_match(dedup: Dedup) -> None:
@@ -214,3 +214,4 @@ def warm_match(dedup: Dedup) -> None:
     if dedup.minhash is not None:
         dedup.minhash.digests(texts)
     spanning_forest(fold(pack(digests, np.arange(3, dtype=np.uint64)))[1])
+    warm_settle(dedup, texts)

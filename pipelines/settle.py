@@ -1,6 +1,6 @@
 """What a match ends in: candidate clusters verified and guarded, who stays of each, and the table of who goes.
 
-    forests → clusters → [verify: edges of true similarity] → [guard: giants split] → choice → [similarity] → table
+forests → clusters → [verify: edges of true similarity] → [guard: giants split] → choice → [similarity] → table
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..transforms.kernels.graph import components, spanning_forest
+from ..transforms.kernels.graph import components
 from .clusters import Members, Sources, merge, put_listed, write_clusters
 from .duplicates import Dedup
 from .guard import Giants
 from .runners import Job
 from .shingled import Sets, shingle
 from .stage import Meter, Receipt, Stage, run_task
-from .verify_edges import copies, similarities, verified
+from .verify_edges import copies, similarities, verified, warm_edges
 from .views import EVERYTHING, Part, View, get_array
 
 Nodes = NDArray[np.uint64]
@@ -55,11 +56,10 @@ class Match:
         """Count all documents."""
         return sum(int(receipt["documents"]) for receipt in self.signed)
 
-    @property
-    def key(self) -> str:
-        """Name the last receipt: asked for similarities, a match is settled anew."""
-        more = self.similarity and self.dedup.verify is None and not self.by_url
-        return "clusters-similarity" if more else "clusters"
+
+def settled_key(dedup: Dedup, by_url: bool, similarity: bool) -> str:
+    """Name the last receipt of a match: where similarities are asked for on top, it is settled anew."""
+    return "clusters-similarity" if similarity and dedup.verify is None and not by_url else "clusters"
 
 
 def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
@@ -67,23 +67,21 @@ def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
 
     Its `guarded` are the clusters that the guard stopped at, `verified` says what verification did.
     """
-    done = match.stage.receipt(match.key)
-    if done is not None:
-        return done
+    key = settled_key(match.dedup, match.by_url, match.similarity)
     nodes, labels = components(merge(sorted(set(forests)), partial(get_array, match.stage.store)))
     said: dict[str, Any] = {"verified": None, "guarded": [], "guarded_count": 0}
-    sets, giants = None, None
+    held, giants = None, None
     if not match.by_url:
         if match.dedup.verify is not None:
-            before = len(nodes), len(np.unique(labels))
-            sets, nodes, labels = rebuilt(match, "verify", nodes, labels, match.dedup.verify)
+            before = len(nodes), int(np.count_nonzero(nodes == labels))
+            held, nodes, labels = rebuilt(match, "verify", nodes, labels, match.dedup.verify)
             said["verified"] = {"documents": before[0], "clusters": before[1], "joined": len(nodes)}
         giants = Giants.of(match.dedup.guard, nodes, labels, match.documents)
         if match.dedup.guard.split and giants.count and match.dedup.minhash is not None:
             nodes, labels = split(match, nodes, labels, giants)
     members = Members.read(match.sources, nodes, labels, match.keep)
     kept = members.chosen(match.keep)[members.roots]
-    similarity = compared(match, members, kept, labels, sets)
+    similarity = compared(match, members, kept, labels, held)
 
     def commit(folder: Path, meter: Meter) -> Receipt:
         path, kind = folder / "clusters.parquet", "url" if match.by_url else None
@@ -98,22 +96,33 @@ def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
             **said,
         }
 
-    return run_task(match.stage, match.key, commit)
+    return run_task(match.stage, key, commit)
 
 
-def rebuilt(
-    match: Match, name: str, nodes: Nodes, labels: Nodes, threshold: float
-) -> tuple[Sets | None, Nodes, Nodes]:
+@dataclass(frozen=True)
+class Held:
+    """The shingle sets of documents, sorted by address, and the cluster that each was in when they were made."""
+
+    sets: Sets
+    nodes: Nodes
+    labels: Nodes
+
+    def similarities(self, pairs: NDArray[np.uint64], launch: Callable[[Job], None]) -> NDArray[np.float32]:
+        """Give the true similarity of pairs of addresses (m, 2), of one cluster each: (m,)."""
+        return similarities(self.sets, self.labels[np.searchsorted(self.nodes, pairs[:, 0])], pairs, launch)
+
+
+def rebuilt(match: Match, name: str, nodes: Nodes, labels: Nodes, threshold: float) -> tuple[Held | None, Nodes, Nodes]:
     """Rebuild clusters from exact copies and from edges that hold: their sets, documents, and clusters."""
     edges = [copies(nodes, labels, match.sources.array("contents", nodes, 2))]
-    sets = sets_of(match, name, nodes, labels, edges[0])
-    if sets is not None:
-        edges += [get_array(match.stage.store, found["forest"]) for found in verified(sets, threshold, match.launch)]
-    nodes, labels = components(np.concatenate(edges))
-    return sets, nodes, labels
+    held = sets_of(match, name, nodes, labels, edges[0])
+    if held is not None:
+        found = verified(held.sets, threshold, match.launch)
+        edges += [get_array(match.stage.store, receipt["forest"]) for receipt in found]
+    return held, *components(np.concatenate(edges))
 
 
-def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, copied: NDArray[np.uint64]) -> Sets | None:
+def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, copied: NDArray[np.uint64]) -> Held | None:
     """Make the shingle sets of clusters of more than one text; None where there is no such cluster."""
     minhash = match.dedup.minhash
     if minhash is None:
@@ -125,7 +134,9 @@ def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, copied: NDArra
     wanted &= (np.bincount(roots[wanted], minlength=len(nodes)) > 1)[roots]
     if not wanted.any():
         return None
-    return shingle(match.stage, name, minhash, match.parts, match.view, nodes[wanted], labels[wanted], match.launch)
+    nodes, labels = nodes[wanted], labels[wanted]
+    made = shingle(match.stage, name, minhash, match.parts, match.view, nodes, labels, match.launch)
+    return Held(made, nodes, labels)
 
 
 def one_set(dedup: Dedup) -> bool:
@@ -138,31 +149,38 @@ def one_set(dedup: Dedup) -> bool:
 
 def split(match: Match, nodes: Nodes, labels: Nodes, giants: Giants) -> tuple[Nodes, Nodes]:
     """Rebuild the giants alone from edges that hold."""
-    _, parts, names = rebuilt(match, "guard", giants.nodes, giants.labels, match.dedup.guard.similarity)
+    _, inner, names = rebuilt(match, "guard", giants.nodes, giants.labels, match.dedup.guard.similarity)
     others = ~np.isin(labels, giants.labels)
-    return components(
-        np.concatenate([np.stack([labels[others], nodes[others]], axis=1), np.stack([names, parts], axis=1)])
-    )
+    stars = ((labels[others], nodes[others]), (names, inner))
+    return components(np.concatenate([np.stack(star, axis=1) for star in stars]))
 
 
 def compared(
-    match: Match, members: Members, kept: NDArray[np.int64], labels: Nodes, sets: Sets | None
+    match: Match, members: Members, kept: NDArray[np.int64], labels: Nodes, held: Held | None
 ) -> NDArray[np.float32]:
     """Give the true similarity of each document to the one that stays for it; NaN where nobody compares."""
     nodes = members.nodes
     found = np.full(len(nodes), np.nan, np.float32)
-    wanted = match.dedup.verify is not None or match.similarity
-    if not wanted or match.by_url or match.dedup.minhash is None:
+    asked = match.dedup.verify is not None or match.similarity
+    if not asked or match.by_url:
         return found
     copied = copies(nodes, labels, members.contents)
     if match.dedup.verify is None:
-        sets = sets_of(match, "similarity", nodes, labels, copied)
+        held = sets_of(match, "similarity", nodes, labels, copied)
     gone = np.flatnonzero(np.any(members.contents != members.contents[kept], axis=1))
-    if sets is None or not len(gone):
+    if held is None or not len(gone):
         return found
     stands = np.arange(len(nodes))  # for each document, the one whose set it has
     if one_set(match.dedup):
         stands[np.searchsorted(nodes, copied[:, 1])] = np.searchsorted(nodes, copied[:, 0])
-    pairs = nodes[np.stack([stands[gone], stands[kept[gone]]], axis=1)]
-    found[gone] = similarities(sets, pairs, match.launch)
+    found[gone] = held.similarities(nodes[np.stack([stands[gone], stands[kept[gone]]], axis=1)], match.launch)
     return found
+
+
+def warm_settle(dedup: Dedup, texts: pa.Array) -> None:
+    """Compile what choosing needs, and what verifying and the guard do where they are asked for."""
+    pairs = np.arange(2 * len(texts), dtype=np.uint64).reshape(-1, 2)
+    members = Members(pairs[:, 0].copy(), np.zeros(len(texts), np.int64), pairs, pairs, pairs[:, :1], None)
+    members.chosen(dedup.keep)
+    if dedup.minhash is not None and (dedup.verify is not None or dedup.guard.split):
+        warm_edges(dedup.minhash, texts)

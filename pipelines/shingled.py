@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Shingle:
         run_task(self.stage, sets_key(self.prefix, task.part), partial(self.compute, task))
 
     def compute(self, task: Clustered, folder: Path, meter: Meter) -> Receipt:
-        """Read the texts of the rows that are asked for; write sets, digests by band of large clusters, and the list."""
+        """Read the texts of these rows; write their sets, digests by band of large clusters, and the list."""
         store = self.stage.store
         asked = read_rows(store, self.asked, task.first, task.last, 3)
         large = asked[:, 2].astype(bool)
@@ -74,7 +75,7 @@ class Shingle:
                 values.tofile(file)
                 listed[at, COUNT] = np.diff(offsets)
                 listed[at, MARK] = [
-                    xxhash.xxh3_64_intdigest(values[start:end].data) for start, end in zip(offsets, offsets[1:])
+                    xxhash.xxh3_64_intdigest(values[start:end].data) for start, end in pairwise(offsets.tolist())
                 ]
                 if (of := large[at]).any():
                     signed = self.minhash.signatures(texts.filter(of))[0]

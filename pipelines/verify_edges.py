@@ -1,9 +1,9 @@
 """Edges checked by the true Jaccard similarity of shingle sets, and clusters rebuilt from the edges that hold.
 
-In clusters of up to 256 documents all pairs are compared. In larger ones, a document is compared with at most 16
-leaders of each band's bucket: documents that led before it and are like none of those before them. Documents are taken
-in the order of their sets' digests, so the outcome is a function of the documents, wherever they lie. Exact copies are
-linked without comparing; a text too short for a shingle is like its copies only.
+In clusters of up to 256 documents all pairs are compared. In larger ones, those that share a band's bucket: all pairs
+of up to 32 documents, else each document and up to 16 leaders, which are like none of the leaders before them.
+Documents are taken in the order of their sets' digests, so the outcome is a function of the documents, wherever they
+lie. Exact copies are linked without comparing; a text too short for a shingle is like its copies only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..transforms.kernels.graph import link, spanning_forest
 from ..transforms.kernels.shingle_sets import jaccard_pairs
 from ..transforms.kernels.verified import flatten, join_alike, join_buckets
+from ..transforms.minhash import MinHash
 from .runners import Job
 from .shingled import ADDRESS, COUNT, LABEL, LARGE, MARK, Sets, mapped, rank_of, read_rows
 from .stage import Meter, Receipt, run_task
@@ -89,8 +91,8 @@ class Loaded:
 
     def buckets(
         self, order: NDArray[np.int64], first: int, end: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-        """Give, for each band, members [first, end) of a large cluster by bucket, and where a bucket begins."""
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Give, for each band, members [first, end) of a large cluster by bucket, and where buckets begin and end."""
         members = np.arange(first, end)
         members = members[self.listed[order[members], COUNT] > 0]
         _, of, sizes = np.unique(self.listed[:, LABEL], return_inverse=True, return_counts=True)
@@ -99,7 +101,8 @@ class Loaded:
             digests = self.bands[rows, band]
             bucket = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: members stay in order within one
             digests = digests[bucket]
-            yield members[bucket], np.r_[True, np.any(digests[1:] != digests[:-1], axis=1)]
+            starts = np.flatnonzero(np.any(digests[1:] != digests[:-1], axis=1)) + 1
+            yield members[bucket], np.r_[0, starts, len(members)]
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class Edges:
             bounds = np.r_[0, np.flatnonzero(labels[1:] != labels[:-1]) + 1, len(labels)].astype(np.int64)
             compared = join_alike(bounds, order, *sets, LARGE, parent)
             for first, end in held.large(bounds):
-                for bucket, fresh in held.buckets(order, first, end):
-                    compared += join_buckets(bucket, fresh, order, *sets, LEADERS, parent)
+                for bucket, inner in held.buckets(order, first, end):
+                    compared += join_buckets(bucket, inner, order, *sets, LEADERS, parent)
             flatten(parent)
             joined = parent != np.arange(len(parent))
             addresses = listed[order, ADDRESS]
@@ -176,7 +179,7 @@ def verified(sets: Sets, threshold: float, launch: Callable[[Job], None]) -> lis
 def similarities(
     sets: Sets, labels: NDArray[np.uint64], pairs: NDArray[np.uint64], launch: Callable[[Job], None]
 ) -> NDArray[np.float32]:
-    """Give the true Jaccard similarity of pairs of addresses (m, 2), each of the cluster `labels` (m,): (m,).
+    """Give the true Jaccard similarity of pairs of addresses (m, 2), of the clusters `labels` (m,): (m,).
 
     That of texts too short for a shingle is 0.
     """
@@ -204,3 +207,14 @@ def _groups(
     if not set(keys) <= sets.stage.committed():
         launch(Job(name, [Group(number) for number in range(sets.groups)], task))
     return sets.stage.receipts(keys)
+
+
+def warm_edges(minhash: MinHash, texts: pa.Array) -> None:
+    """Compile what verifying needs."""
+    offsets, values = minhash.shingle_sets(texts)
+    members = np.arange(len(texts))
+    bounds, parent = np.array([0, len(texts)]), members.copy()
+    join_alike(bounds, members, offsets, values, 1, 2, LARGE, parent)
+    join_buckets(members, bounds, members, offsets, values, 1, 2, LEADERS, parent)
+    flatten(parent)
+    jaccard_pairs(offsets, values, np.zeros((1, 2), np.int64))

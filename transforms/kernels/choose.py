@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import inner, kernel
-from .strings import Bytes, Offsets
+from .simplify import Bytes, Offsets
 
 Places = NDArray[np.int64]
 

@@ -84,7 +84,7 @@ def join_alike(
 @kernel
 def join_buckets(
     order: Places,
-    fresh: NDArray[np.bool_],
+    bounds: Places,
     members: Places,
     offsets: Places,
     values: Words64,
@@ -93,33 +93,33 @@ def join_buckets(
     leaders: int,
     parent: Places,
 ) -> int:
-    """Join members that share a bucket and are alike, each with one of the bucket's leaders; give the comparisons.
+    """Join members that share a bucket and are alike; give the comparisons made.
 
-    `order` lists members bucket by bucket, `fresh` says where one begins. A member like none of the leaders becomes
-    one, as long as there are fewer than `leaders`: n · leaders comparisons a bucket, never n².
+    Bucket b holds order[bounds[b]:bounds[b + 1]]. In one of at most 2 · leaders all pairs are compared; in a larger one
+    each member is with the leaders, and one that is like none of them becomes one, as long as there are fewer than
+    `leaders`: n · leaders comparisons a bucket, never n².
     """
-    leading = np.empty(leaders, np.int64)
-    held = compared = 0
-    for place in range(len(order)):
-        if fresh[place]:
-            held = 0
-        one = order[place]
-        left = values[offsets[members[one]] : offsets[members[one] + 1]]
-        a, joined = find(parent, one), False
-        for number in range(held):
-            joined = joined or find(parent, leading[number]) == a
-        for number in range(held):
-            if joined:
-                break
-            two = leading[number]
-            compared += 1
-            joined = alike(left, values[offsets[members[two]] : offsets[members[two] + 1]], numerator, denominator)
-            if joined:
-                b = find(parent, two)
-                parent[max(a, b)] = min(a, b)
-        if not joined and held < leaders:
-            leading[held] = one
-            held += 1
+    leading = np.empty(2 * leaders, np.int64)
+    compared = 0
+    for bucket in range(len(bounds) - 1):
+        few = bounds[bucket + 1] - bounds[bucket] <= 2 * leaders
+        held = 0
+        for place in range(bounds[bucket], bounds[bucket + 1]):
+            one, joined = order[place], False
+            left = values[offsets[members[one]] : offsets[members[one] + 1]]
+            for two in leading[:held]:
+                a, b = find(parent, one), find(parent, two)
+                if a == b:
+                    joined = True
+                    continue
+                compared += 1
+                right = values[offsets[members[two]] : offsets[members[two] + 1]]
+                if alike(left, right, numerator, denominator):
+                    joined = True
+                    parent[max(a, b)] = min(a, b)
+            if few or (not joined and held < leaders):
+                leading[held] = one
+                held += 1
     return compared
 
 
