@@ -66,6 +66,11 @@ class Sources:
     parts: Sequence[Part]
     signed: Sequence[Receipt]
 
+    @property
+    def as_they_are(self) -> bool:
+        """Whether contents are compared without normalisation: one digest serves for both."""
+        return all(receipt["contents"] == receipt["texts"] for receipt in self.signed)
+
     def places(self, nodes: NDArray[np.uint64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
         """Give, for each part that sorted addresses name, its number, which they are, their places in its arrays."""
         rows = nodes & np.uint64(0xFFFFFFFF)
@@ -100,7 +105,8 @@ class Members:
     nodes: NDArray[np.uint64]  # (n,) addresses
     roots: NDArray[np.int64]  # (n,) the place of the smallest address of each one's cluster
     ids: NDArray[np.uint64]  # (n, 2)
-    contents: NDArray[np.uint64]  # (n, 2)
+    contents: NDArray[np.uint64]  # (n, 2) digests of the normalised texts
+    texts: NDArray[np.uint64]  # (n, 2) digests of the texts as they are
     keys: NDArray[np.uint64]  # (n, policies)
     own: pa.Array | None  # large strings (n,)
 
@@ -110,9 +116,10 @@ class Members:
     ) -> Members:
         """Look the documents up, part by part; RunError where a policy's column has no value anywhere."""
         ids, contents = (sources.array(name, nodes, 2) for name in ("ids", "contents"))
+        texts = contents if sources.as_they_are else sources.array("texts", nodes, 2)
         keys = sources.array("keys", nodes, len(keep))
         require_values(keep, keys, (get_array(sources.store, receipt["keys"]) for receipt in sources.signed))
-        return cls(nodes, np.searchsorted(nodes, labels), ids, contents, keys, sources.own(nodes))
+        return cls(nodes, np.searchsorted(nodes, labels), ids, contents, texts, keys, sources.own(nodes))
 
     def sizes(self) -> NDArray[np.int64]:
         """Count the documents of each cluster, at the place of its root; 0 elsewhere."""
@@ -139,7 +146,7 @@ class Members:
         has: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
         ids = self.ids.view(np.uint8).reshape(-1, 16)
-        return choose(self.roots, np.ascontiguousarray(keys), by_id, offsets, data, has.copy(), self.contents, ids)
+        return choose(self.roots, np.ascontiguousarray(keys), by_id, offsets, data, has.copy(), self.texts, ids)
 
 
 def write_clusters(

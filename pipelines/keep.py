@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from .. import InputError, RunError
 from ..transforms.values import plain_values
+from .duplicates import named_inputs
 from .views import Part
 
 Words = NDArray[np.uint64]
@@ -54,31 +55,15 @@ def keep_keys(keep: Sequence[str], source: str, batch: pa.RecordBatch) -> Words:
     keys = np.zeros((len(batch), len(keep)), np.uint64)
     values = _Values(batch)
     for place, policy in enumerate(keep):
-        kind, _, rest = policy.partition(":")
+        kind = policy.partition(":")[0]
         if kind == "longest":
             keys[:, place] = ~np.asarray(pc.binary_length(batch.column("text")).fill_null(0), np.uint64)
         elif kind == "priority":
-            names = named_inputs(rest)
+            names = named_inputs(policy)
             keys[:, place] = names.index(source) if source in names else len(names)
         elif kind != "smallest_id":
             keys[:, place] = _descending(values.numbers(str(column_of(policy)), moment if kind == "newest" else score))
     return keys
-
-
-def named_inputs(rest: str) -> list[str]:
-    """Give the inputs that `priority:` names, in order."""
-    return [name.strip() for name in rest.split(",")]
-
-
-def unknown_input(keep: Iterable[str], inputs: Iterable[str]) -> str | None:
-    """Say which input a `priority` names that there is none of, and which there are; None where all is well."""
-    known = list(inputs)
-    for policy in keep:
-        kind, _, rest = policy.partition(":")
-        for name in named_inputs(rest) if kind == "priority" else ():
-            if name not in known:
-                return f"{policy!r} names the input {name!r}: the inputs are {', '.join(map(repr, known))}"
-    return None
 
 
 def require_columns(keep: Sequence[str], parts: Sequence[Part]) -> None:

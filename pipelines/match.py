@@ -79,6 +79,7 @@ class Sign:
             "rows": put_array(store, rows, "rows"),
             "ids": put_array(store, documents.ids, "ids"),
             "contents": put_array(store, documents.contents, "contents"),
+            "texts": put_array(store, documents.texts, "contents"),  # mostly the same object
             "keys": put_array(store, documents.keys, "keys"),
             "own": None if documents.own is None else put_strings(store, documents.own, "own"),
             "forest": put_array(store, forest, "forest"),
@@ -124,7 +125,7 @@ class Sign:
         return documents, {URL: (np.concatenate(digests), np.arange(len(documents.rows)))}
 
 
-_PAIRS = ("ids", "contents", "keys")
+_PAIRS = ("ids", "contents", "texts", "keys")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ class Documents:
 
     rows: np.ndarray  # (n,) int64, rising
     ids: np.ndarray  # (n, 2) uint64
-    contents: np.ndarray  # (n, 2) uint64: digests
+    contents: np.ndarray  # (n, 2) uint64: digests of the normalised texts
+    texts: np.ndarray  # (n, 2) uint64: digests of the texts as they are
     keys: np.ndarray  # (n, policies) uint64, see `keep`
     own: pa.Array | None  # the user's own ids, where there are any
 
@@ -141,24 +143,26 @@ class Documents:
     def none(cls, keep: Sequence[str]) -> Documents:
         """Give no documents."""
         pairs = np.zeros((0, 2), np.uint64)
-        return cls(np.zeros(0, np.int64), pairs, pairs, np.zeros((0, len(keep)), np.uint64), pa.array([], pa.string()))
+        keys = np.zeros((0, len(keep)), np.uint64)
+        return cls(np.zeros(0, np.int64), pairs, pairs, pairs, keys, pa.array([], pa.string()))
 
     @classmethod
     def of(
         cls, source: str, rows: np.ndarray, batch: pa.RecordBatch, keep: Sequence[str], normalisation: Any
     ) -> Documents:
         """Read it off a batch with texts."""
-        contents = content_digests(batch.column("text"), normalisation)
+        texts = content_digests(batch.column("text"))
+        contents = texts if normalisation == "none" else content_digests(batch.column("text"), normalisation)
         own = batch.column("source_id") if "source_id" in batch.schema.names else pa.nulls(len(batch), pa.string())
-        return cls(rows, id_words(batch.column("id")).copy(), contents, keep_keys(keep, source, batch), own)
+        return cls(rows, id_words(batch.column("id")).copy(), contents, texts, keep_keys(keep, source, batch), own)
 
     @classmethod
     def joined(cls, some: Sequence[Documents]) -> Documents:
         """Put batches behind one another."""
         rows = np.concatenate([one.rows for one in some])
-        ids, contents, keys = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
+        pairs = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
         own = pa.chunked_array([one.own for one in some], pa.string()).combine_chunks()
-        return cls(rows, ids, contents, keys, None if own.null_count == len(own) else own)
+        return cls(rows, *pairs, None if own.null_count == len(own) else own)
 
 
 @dataclass(frozen=True)

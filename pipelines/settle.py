@@ -115,21 +115,24 @@ class Held:
 def rebuilt(match: Match, name: str, nodes: Nodes, labels: Nodes, threshold: float) -> tuple[Held | None, Nodes, Nodes]:
     """Rebuild clusters from exact copies and from edges that hold: their sets, documents, and clusters."""
     edges = [copies(nodes, labels, match.sources.array("contents", nodes, 2))]
-    held = sets_of(match, name, nodes, labels, edges[0])
+    same = edges[0] if match.sources.as_they_are else copies(nodes, labels, match.sources.array("texts", nodes, 2))
+    held = sets_of(match, name, nodes, labels, same)
     if held is not None:
         found = verified(held.sets, threshold, match.launch)
         edges += [get_array(match.stage.store, receipt["forest"]) for receipt in found]
     return held, *components(np.concatenate(edges))
 
 
-def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, copied: NDArray[np.uint64]) -> Held | None:
-    """Make the shingle sets of clusters of more than one text; None where there is no such cluster."""
+def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, same: NDArray[np.uint64]) -> Held | None:
+    """Make the shingle sets of clusters of more than one text; None where there is no such cluster.
+
+    `same` (m, 2) links documents of one text, of which the one with the smallest address stands for the others.
+    """
     minhash = match.dedup.minhash
     if minhash is None:
         return None
     wanted = np.ones(len(nodes), bool)
-    if one_set(match.dedup):
-        wanted[np.searchsorted(nodes, copied[:, 1])] = False
+    wanted[np.searchsorted(nodes, same[:, 1])] = False
     roots = np.searchsorted(nodes, labels)
     wanted &= (np.bincount(roots[wanted], minlength=len(nodes)) > 1)[roots]
     if not wanted.any():
@@ -137,14 +140,6 @@ def sets_of(match: Match, name: str, nodes: Nodes, labels: Nodes, copied: NDArra
     nodes, labels = nodes[wanted], labels[wanted]
     made = shingle(match.stage, name, minhash, match.parts, match.view, nodes, labels, match.launch)
     return Held(made, nodes, labels)
-
-
-def one_set(dedup: Dedup) -> bool:
-    """Whether documents of one content have one set: compared as they are, or as their n-grams are made."""
-    minhash = dedup.minhash
-    return dedup.normalisation == "none" or (
-        minhash is not None and minhash.unit == "words" and minhash.normalisation == dedup.normalisation
-    )
 
 
 def split(match: Match, nodes: Nodes, labels: Nodes, giants: Giants) -> tuple[Nodes, Nodes]:
@@ -164,15 +159,14 @@ def compared(
     asked = match.dedup.verify is not None or match.similarity
     if not asked or match.by_url:
         return found
-    copied = copies(nodes, labels, members.contents)
+    same = copies(nodes, labels, members.texts)
     if match.dedup.verify is None:
-        held = sets_of(match, "similarity", nodes, labels, copied)
+        held = sets_of(match, "similarity", nodes, labels, same)
     gone = np.flatnonzero(np.any(members.contents != members.contents[kept], axis=1))
     if held is None or not len(gone):
         return found
     stands = np.arange(len(nodes))  # for each document, the one whose set it has
-    if one_set(match.dedup):
-        stands[np.searchsorted(nodes, copied[:, 1])] = np.searchsorted(nodes, copied[:, 0])
+    stands[np.searchsorted(nodes, same[:, 1])] = np.searchsorted(nodes, same[:, 0])
     found[gone] = held.similarities(nodes[np.stack([stands[gone], stands[kept[gone]]], axis=1)], match.launch)
     return found
 
@@ -180,7 +174,7 @@ def compared(
 def warm_settle(dedup: Dedup, texts: pa.Array) -> None:
     """Compile what choosing needs, and what verifying and the guard do where they are asked for."""
     pairs = np.arange(2 * len(texts), dtype=np.uint64).reshape(-1, 2)
-    members = Members(pairs[:, 0].copy(), np.zeros(len(texts), np.int64), pairs, pairs, pairs[:, :1], None)
+    members = Members(pairs[:, 0].copy(), np.zeros(len(texts), np.int64), pairs, pairs, pairs, pairs[:, :1], None)
     members.chosen(dedup.keep)
     if dedup.minhash is not None and (dedup.verify is not None or dedup.guard.split):
         warm_edges(dedup.minhash, texts)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.match import match, match_stage
+from penstock.pipelines.recipe import digest
 from penstock.pipelines.runners import Job
 from penstock.pipelines.stage import Receipt, Stage
 from penstock.pipelines.views import Rows
@@ -33,7 +34,7 @@ class Held:
 
     @property
     def key(self) -> str:
-        return f"{self.source}-{self.number}"
+        return f"{self.source}-{self.number}-{digest(repr(self.rows))}"
 
     @property
     def name(self) -> str:
@@ -44,7 +45,7 @@ class Held:
         return len(self.rows)
 
     def batches(self, columns: Sequence[str], fates: Any = None) -> Iterator[Rows]:
-        ids = document_ids(self.source, self.key, range(len(self.rows)))
+        ids = document_ids(self.source, self.name, range(len(self.rows)))
         for first in range(0, len(self.rows), 7):
             at = [row for row in range(first, min(first + 7, len(self.rows))) if self.rows[row] is not None]
             if not at:

@@ -1,7 +1,7 @@
 """Who stays of each cluster: one pass over its documents, 8 bytes a document, no sort.
 
 The smaller in each of these, in turn, wins: the policies' numbers; the user's own id, shorter before longer in code
-points, then by code point; the content; the record's id. About 10 M documents a second and core.
+points, then by code point; the text's digest; the record's id. About 10 M documents a second and core.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ def choose(
     offsets: Offsets,
     data: Bytes,
     has: NDArray[np.bool_],
-    contents: NDArray[np.uint64],
+    texts: NDArray[np.uint64],
     ids: Bytes,
 ) -> Places:
     """Give, at the place of each cluster's root, the place of the document that stays; elsewhere −1.
 
     `roots` (n,) names each one's cluster; keys (n, policies), the smaller the better; own ids as offsets (n + 1,),
-    bytes and which are there (n,), no element where there are none at all; contents (n, 2), ids (n, 16). `by_id`: of
-    documents without an own id, the record's id decides before the content.
+    bytes and which are there (n,), no element where there are none at all; digests of texts (n, 2), ids (n, 16).
+    `by_id`: of documents without an own id, the record's id decides before the text.
     """
     best = np.full(len(roots), -1, np.int64)
     for row in range(len(roots)):
         held = best[roots[row]]
-        if held < 0 or _before(row, held, keys, by_id, offsets, data, has, contents, ids):
+        if held < 0 or _before(row, held, keys, by_id, offsets, data, has, texts, ids):
             best[roots[row]] = row
     return best
 
 
 @inner
-def _before(row, held, keys, by_id, offsets, data, has, contents, ids):  # type: ignore[no-untyped-def]
+def _before(row, held, keys, by_id, offsets, data, has, texts, ids):  # type: ignore[no-untyped-def]
     """Say whether a row comes before the one that was best so far."""
     for policy in range(keys.shape[1]):
         if keys[row, policy] != keys[held, policy]:
@@ -57,8 +57,8 @@ def _before(row, held, keys, by_id, offsets, data, has, contents, ids):  # type:
                 return order < 0
     if named or not by_id:
         for word in range(2):
-            if contents[row, word] != contents[held, word]:
-                return contents[row, word] < contents[held, word]
+            if texts[row, word] != texts[held, word]:
+                return texts[row, word] < texts[held, word]
     for byte in range(16):
         if ids[row, byte] != ids[held, byte]:
             return ids[row, byte] < ids[held, byte]
