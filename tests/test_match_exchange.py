@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock import CorruptDataError
-from penstock.pipelines.clusters import get_array, put_array
 from penstock.pipelines.exchange import PACKED, Digests, Group, Packed, exchange, fold, pack, plan_groups, put_bands
 from penstock.pipelines.runners import Job, RunnerOptions, run_job
 from penstock.pipelines.stage import Meter, Receipt, Stage, without_cost
+from penstock.pipelines.views import get_array, put_array
 from penstock.sharding.store import Store
 from penstock.transforms.kernels.entries import sort_entries
 
