@@ -38,7 +38,9 @@ def sign_rows(
         count = roll(text, end, characters, ngram, state, window, block)
         long_enough[row] = count > 0
         while count:
-            _permute(block, count, pending, a, b, signatures[row])
+            for at in range(count):
+                block[at] >>= np.uint64(32)
+            permute(block, count, pending, a, b, signatures[row])
             count = roll(text, end, characters, ngram, state, window, block)
     return signatures, long_enough
 
@@ -54,10 +56,10 @@ def _fmix32(value: np.uint32) -> np.uint32:
 
 
 @kernel
-def _permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words32, signature: Words32) -> None:
-    """Lower the signature by `count` shingles, four for each load of it; the last is repeated to fill up."""
+def permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words32, signature: Words32) -> None:
+    """Lower the signature by the low halves of `count` hashes, four for each load of it; the last fills up."""
     for at in range(count):
-        pending[at] = _fmix32(np.uint32(block[at] >> np.uint64(32)))
+        pending[at] = _fmix32(np.uint32(block[at]))
     for extra in range(count, (count + 3) // 4 * 4):
         pending[extra] = pending[count - 1]
     for at in range(0, count, 4):
