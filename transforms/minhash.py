@@ -87,7 +87,7 @@ class MinHash(BaseModel):
 
     def digests(self, texts: pa.Array) -> NDArray[np.uint64]:
         """Digest n texts to 128 bits a band: (bands, n, 2) uint64; rows of texts that are too short mean nothing."""
-        return band_digests(self.signatures(texts)[0], self.bands)
+        return digest_bands(self.signatures(texts)[0], self.bands)
 
     def shingle_sets(self, texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Give the n-grams of n texts as 64-bit numbers: offsets (n + 1,), and each text's, sorted and distinct.
@@ -110,11 +110,6 @@ class MinHash(BaseModel):
 
     def _table(self) -> Table:
         return table_of(self.normalisation, self.unit == "words")
-
-
-def band_digests(values: NDArray[Any], bands: int) -> NDArray[np.uint64]:
-    """Digest each band of signatures (n, bands · rows) to 128 bits: (bands, n, 2) uint64; values as little-endian."""
-    return digest_bands(np.ascontiguousarray(values).view(np.uint32), bands)
 
 
 def content_digests(texts: pa.Array, normalisation: Normalisation = "none") -> NDArray[np.uint64]:
