@@ -47,9 +47,9 @@ class Giants:
             totals[part.source] += int(receipt["documents"])
         ids, contents = (sources.array(name, self.nodes, 2) for name in ("ids", "contents"))
         order = np.argsort(self.labels, kind="stable")
-        starts = np.flatnonzero(np.r_[True, self.labels[order][1:] != self.labels[order][:-1]]) if len(order) else []
+        sorted_labels = self.labels[order]
         found = []
-        for rows in np.split(order, starts[1:]) if len(order) else ():
+        for rows in np.split(order, np.flatnonzero(sorted_labels[1:] != sorted_labels[:-1]) + 1) if len(order) else ():
             lost: Counter[str] = Counter()
             numbers, counts = np.unique(self.nodes[rows[np.isin(self.nodes[rows], gone)]] >> 32, return_counts=True)
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):

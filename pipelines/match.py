@@ -160,9 +160,9 @@ class Documents:
     def joined(cls, some: Sequence[Documents]) -> Documents:
         """Put batches behind one another."""
         rows = np.concatenate([one.rows for one in some])
-        pairs = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
+        held = {name: np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS}
         own = pa.chunked_array([one.own for one in some], pa.string()).combine_chunks()
-        return cls(rows, *pairs, None if own.null_count == len(own) else own)
+        return cls(rows, own=None if own.null_count == len(own) else own, **held)
 
 
 @dataclass(frozen=True)
