@@ -24,11 +24,11 @@ M64 = 2**64 - 1
 def segments(text: str, unit: str) -> list[tuple[int, int]]:
     """Segments in code points."""
     if unit == "line":
-        found = [match.span() for match in re.finditer(r"[^\n]*(?:\n|$)", text)]
-        found = found if text.endswith("\n") or not text else found[:-1]
-        return [(a, b - (text[a:b].endswith("\n"))) for a, b in found]
+        ends = [*(match.start() for match in re.finditer("\n", text)), len(text)]
+        return [(first + 1, end) for first, end in pairwise([-1, *ends])]
     if unit == "paragraph":
-        blocks, at = [], 0
+        blocks: list[tuple[int, int]] = []
+        at = 0
         for line in text.split("\n"):
             if line.strip():
                 if blocks and blocks[-1][1] == at - 1:
@@ -38,12 +38,12 @@ def segments(text: str, unit: str) -> list[tuple[int, int]]:
             at += len(line) + 1
         return blocks
     spans = []
-    for line in re.finditer(r"[^\n]+", text):
-        ends = [run.end() for run in re.finditer(r"[.!?。！][.!?。！”\")]*", line[0]) if ends_sentence(run)]
-        for first, end in pairwise([0, *ends, len(line[0])]):
-            piece = line[0][first:end]
+    for found in re.finditer(r"[^\n]+", text):
+        ends = [run.end() for run in re.finditer(r"[.!?。！][.!?。！”\")]*", found[0]) if ends_sentence(run)]
+        for first, end in pairwise([0, *ends, len(found[0])]):
+            piece = found[0][first:end]
             if piece.strip():
-                start = line.start() + first + len(piece) - len(piece.lstrip())
+                start = found.start() + first + len(piece) - len(piece.lstrip())
                 spans.append((start, start + len(piece.strip())))
     return spans
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ from penstock.transforms.repeated_spans import Substrings, places_of
 Cut = tuple[int, int, int]
 
 
-def brute(texts: list[str], length: int, unit: str = "bytes") -> list[Cut]:
+Unit = Literal["bytes", "words"]
+
+
+def brute(texts: list[str], length: int, unit: Unit = "bytes") -> list[Cut]:
     """Mark what each window that stood before covers; give (row, first byte, end) of whole code points."""
     seen, cuts = set(), []
     for row, text in enumerate(texts):
@@ -60,7 +64,7 @@ def stretches(text: str, marked: list[bool]) -> list[tuple[int, int]]:
     return found
 
 
-def found(texts: list[str], length: int, unit: str = "bytes", batch: int = 1 << 30) -> list[Cut]:
+def found(texts: list[str], length: int, unit: Unit = "bytes", batch: int = 1 << 30) -> list[Cut]:
     """The three passes as the pipeline makes them, over batches."""
     method, base = Substrings(length=length, unit=unit), 0
     batches = [pa.array(texts[at : at + batch], pa.string()) for at in range(0, len(texts), batch)]
@@ -149,7 +153,8 @@ def test_flags_are_those_of_a_set_whatever_the_order() -> None:
     chance = np.random.default_rng(3)
     digests = chance.integers(0, 12, (400, 2)).astype(np.uint64)
     addresses = chance.permutation(400).astype(np.uint64) * np.uint64(7)
-    smallest, halves = {}, {}
+    smallest: dict[tuple[int, ...], int] = {}
+    halves: dict[int, set[int]] = {}
     for digest, address in zip(digests.tolist(), addresses.tolist(), strict=True):
         smallest[tuple(digest)] = min(address, smallest.get(tuple(digest), 1 << 60))
         halves.setdefault(digest[0], set()).add(digest[1])

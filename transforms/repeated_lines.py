@@ -43,11 +43,11 @@ class Lines(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     unit: Literal["line", "paragraph", "sentence"] = "line"
-    window: int = Field(1, ge=1, le=64)  # neighbouring units that must be repeated together
+    window: Annotated[int, Field(ge=1, le=64)] = 1  # neighbouring units that must be repeated together
     normalisation: Literal["none", "fineweb"] = "none"  # of what is compared; what is cut is cut as it stands
     minimum_words: Count = 0  # a window with fewer is never cut; one that is blank never is
     minimum_characters: Count = 0  # the same, of characters that are no space
-    left: int = Field(1, ge=1, le=1 << 20)  # words; a document that cuts leave fewer goes whole (datatrove: 50)
+    left: Annotated[int, Field(ge=1, le=1 << 20)] = 1  # words; with fewer a document goes whole; datatrove: 50
 
     @property
     def kind(self) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -50,9 +50,9 @@ class Substrings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    length: int = Field(100, ge=2, le=10_000)  # units; Lee et al. section 3.1.1: 50 tokens, 100 bytes of ids
+    length: Annotated[int, Field(ge=2, le=10_000)] = 100  # units; Lee et al. section 3.1.1: 50 tokens, 100 bytes of ids
     unit: Literal["bytes", "words"] = "bytes"
-    left: int = Field(1, ge=1, le=1 << 20)  # words; a document that cuts leave fewer goes whole
+    left: Annotated[int, Field(ge=1, le=1 << 20)] = 1  # words; a document that cuts leave fewer goes whole
 
     @property
     def kind(self) -> str:

@@ -117,4 +117,4 @@ def _broken(data: NDArray[np.uint8], start: Int, end: Int) -> bool:
     """Say whether a newline lies in a stretch."""
     while start < end and data[start] != NEWLINE:
         start += 1
-    return start < end
+    return bool(start < end)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernel
+from . import inner, kernel
 from .minhash import _fmix64
 from .text import Int
 
@@ -23,7 +23,7 @@ Symbols = NDArray[np.uint8] | NDArray[np.int32]
 
 #: Odd, and 5 mod 8, so that their powers repeat as late as they can.
 _K1, _K2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD95)
-_LENGTH = np.uint64(0xA24BAED4963EE407)
+_LENGTH, _ONE = np.uint64(0xA24BAED4963EE407), np.uint64(1)
 
 #: A place packs the first window of a run and how many there are: first << 16 | count.
 COUNT_BITS = 16
@@ -37,30 +37,24 @@ def _powers(most: Int) -> Words:
     return powers
 
 
-@kernel
-def _sum(symbols: Symbols, table: Words, start: Int, end: Int, sums: Words) -> None:
-    """Sum up the prefixes of symbols[start:end]: sums (end - start + 1 or more, 2)."""
-    low = high = np.uint64(0)
-    sums[0, 0] = sums[0, 1] = low
-    for at in range(start, end):
-        symbol = symbols[at]
+@inner
+def _sum(symbols: Symbols, table: Words, start: Int, count: Int, lows: Words, highs: Words) -> None:
+    """Sum up the prefixes of some symbols: lows and highs (count + 1 or more,)."""
+    low = high = lows[0] = highs[0] = np.uint64(0)
+    first = np.uint64(start)
+    for at in range(np.uint64(count)):  # unsigned, so that no index is looked at for its sign
+        symbol = np.uint64(symbols[first + at])
         low, high = low * _K1 + table[symbol, 0], high * _K2 + table[symbol, 1]
-        sums[at - start + 1, 0], sums[at - start + 1, 1] = low, high
+        lows[at + _ONE], highs[at + _ONE] = low, high
 
 
-@kernel
-def _stretch(sums: Words, powers: Words, start: Int, length: Int) -> tuple[np.uint64, np.uint64]:
-    """Hash a stretch to two numbers of 64 bits, neither of them mixed."""
-    low = sums[start + length, 0] - sums[start, 0] * powers[length, 0]
-    return low, sums[start + length, 1] - sums[start, 1] * powers[length, 1]
-
-
-@kernel
+@inner
 def _least(keys: Words, start: Int, width: Int) -> Int:
     """Find the leftmost of the least keys of a window."""
-    best = start
-    for at in range(start + 1, start + width):
-        best = at if keys[at] < keys[best] else best
+    best, least = start, keys[start]
+    for at in range(start + _ONE, start + width):
+        if keys[at] < least:
+            best, least = at, keys[at]
     return best
 
 
@@ -78,38 +72,42 @@ def find_runs(bounds: Bounds, symbols: Symbols, table: Words, n: Int, gram: Int)
 
     bounds (texts + 1,) into symbols. The high half of a digest tells the anchor's gram, both halves tell the run.
     """
-    longest, total = _longest(bounds), np.int64(0)
+    total, longest, powers = np.int64(0), _longest(bounds), _powers(2 * n)
     for row in range(len(bounds) - 1):
         total += max(bounds[row + 1] - bounds[row] - n + 1, 0)
     places, digests = np.empty(total, np.uint64), np.empty((total, 2), np.uint64)
-    sums, keys = np.empty((longest + 1, 2), np.uint64), np.empty(longest + 1, np.uint64)
-    powers, width, runs = _powers(2 * n), n - gram + 1, np.int64(0)
+    lows, highs = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
+    keys = np.empty(longest + 1, np.uint64)
+    weight, width, runs = powers[gram, 0], np.uint64(n - gram + 1), np.uint64(0)
     for row in range(len(bounds) - 1):
-        start, windows = bounds[row], bounds[row + 1] - bounds[row] - n + 1
-        if windows < 1:
+        count = bounds[row + 1] - bounds[row]
+        if count < n:
             continue
-        _sum(symbols, table, start, bounds[row + 1], sums)
-        weight = powers[gram, 0]
-        for at in range(windows + n - gram):
-            keys[at] = _fmix64(sums[at + gram, 0] - sums[at, 0] * weight)
-        first, anchor = np.int64(0), _least(keys, 0, width)
-        for window in range(1, windows + 1):
-            best = anchor
-            if window == windows:
-                best = np.int64(-1)
-            elif anchor < window:
-                best = _least(keys, window, width)
-            elif keys[window + width - 1] < keys[anchor]:
-                best = np.int64(window + width - 1)
-            if best != anchor:
-                low, high = _stretch(sums, powers, first, window - 1 - first + n)
-                length = np.uint64(window - first) * _LENGTH
-                digests[runs, 0] = _fmix64(keys[anchor] + _LENGTH)
-                digests[runs, 1] = _fmix64(_fmix64(low + length) ^ high)
-                places[runs] = np.uint64(start - bounds[0] + first) << np.uint64(COUNT_BITS) | np.uint64(window - first)
-                runs += 1
-                first, anchor = np.int64(window), best
-    return places[:runs].copy(), digests[:runs].copy()
+        _sum(symbols, table, bounds[row], count, lows, highs)
+        grams, windows = np.uint64(count - gram + 1), np.uint64(count - n + 1)
+        for at in range(grams):
+            keys[at] = lows[at + np.uint64(gram)] - lows[at] * weight
+        first, origin = np.uint64(0), np.uint64(bounds[row] - bounds[0])
+        anchor = _least(keys, first, width)
+        while first < windows:
+            # The run ends where the anchor is left behind, or before a window whose last gram is less.
+            last, least = min(anchor + _ONE, windows) + width - _ONE, keys[anchor]
+            at = first + width
+            while at < last and keys[at] >= least:
+                at += _ONE
+            end = at + _ONE - width
+            length = end - first
+            stretch = length + np.uint64(n) - _ONE
+            low = lows[first + stretch] - lows[first] * powers[stretch, 0]
+            high = highs[first + stretch] - highs[first] * powers[stretch, 1]
+            digests[runs, 0] = _fmix64(np.uint64(least + _LENGTH))
+            digests[runs, 1] = _fmix64(np.uint64(_fmix64(np.uint64(low + length * _LENGTH)) ^ high))
+            places[runs] = (origin + first) << np.uint64(COUNT_BITS) | length
+            runs += _ONE
+            first = end
+            if first < windows:
+                anchor = at if at < last else _least(keys, first, width)
+    return places[: np.int64(runs)].copy(), digests[: np.int64(runs)].copy()
 
 
 @kernel
@@ -123,17 +121,16 @@ def digest_windows(symbols: Symbols, table: Words, origin: Int, places: Words, n
         total += np.int64(place & mask)
         most = max(most, np.int64(place & mask))
     firsts, digests = np.empty(total, np.uint64), np.empty((total, 2), np.uint64)
-    sums, powers = np.empty((most + n, 2), np.uint64), _powers(n)
-    at = np.int64(0)
+    lows, highs, powers = np.empty(most + n, np.uint64), np.empty(most + n, np.uint64), _powers(n)
+    at, length = np.uint64(0), np.uint64(n)
     for place in places:
-        first, count = place >> np.uint64(COUNT_BITS), np.int64(place & mask)
-        start = origin + np.int64(first)
-        _sum(symbols, table, start, start + count - 1 + n, sums)
+        first, count = place >> np.uint64(COUNT_BITS), place & mask
+        _sum(symbols, table, origin + np.int64(first), np.int64(count) - 1 + n, lows, highs)
         for step in range(count):
-            low, high = _stretch(sums, powers, step, n)
-            firsts[at] = first + np.uint64(step)
-            digests[at, 0], digests[at, 1] = _fmix64(low), _fmix64(high)
-            at += 1
+            firsts[at] = first + step
+            digests[at, 0] = _fmix64(np.uint64(lows[step + length] - lows[step] * powers[length, 0]))
+            digests[at, 1] = _fmix64(np.uint64(highs[step + length] - highs[step] * powers[length, 1]))
+            at += _ONE
     return firsts, digests
 
 
