@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.transforms.edits import Cuts, edit, undo
-from penstock.transforms.kernels.digests import REPEAT, digest_spans, flag_repeats
+from penstock.transforms.kernels.digests import REPEAT, digest_spans, group_entries
 from penstock.transforms.repeated_lines import Lines, words_left
 from penstock.transforms.repeated_spans import Substrings
 
@@ -83,7 +83,8 @@ def cut(texts: list[str], lines: Lines, batch: int = 1 << 30) -> list[str]:
         base += count
     numbers, digests = (np.concatenate(values) for values in zip(*made, strict=True))
     repeats = np.zeros(base, bool)
-    repeats[numbers[flag_repeats(digests, numbers.astype(np.uint64)) == REPEAT]] = True
+    entries, flags = group_entries(digests, numbers.astype(np.uint64))
+    repeats[entries[flags == REPEAT, 2].astype(np.int64)] = True
     left, base = [], 0
     for one, size in zip(batches, sizes, strict=True):
         left += edited(one, lines.kind, *lines.cuts(one, repeats[base : base + size]))

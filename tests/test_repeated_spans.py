@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from penstock.transforms.kernels.digests import REPEAT, SHARED, flag_repeats
+from penstock.transforms.kernels.digests import REPEAT, SHARED, group_entries
 from penstock.transforms.repeated_spans import Substrings, places_of
 
 Cut = tuple[int, int, int]
@@ -77,8 +77,8 @@ def found(texts: list[str], length: int, unit: Unit = "bytes", batch: int = 1 <<
         bases.append(base)
         base += len(units)
     place, digest = np.concatenate(places), np.concatenate(digests)
-    flags = flag_repeats(digest, np.arange(len(place), dtype=np.uint64))
-    whole, shared = place[flags == REPEAT], place[flags == SHARED]
+    entries, flags = group_entries(digest, np.arange(len(place), dtype=np.uint64))
+    whole, shared = (place[np.sort(entries[flags == flag, 2]).astype(np.int64)] for flag in (REPEAT, SHARED))
     windows = []
     for one, start in zip(batches, bases, strict=True):
         units = method.units(one)
@@ -86,7 +86,8 @@ def found(texts: list[str], length: int, unit: Unit = "bytes", batch: int = 1 <<
         first, made = units.windows(inside - np.uint64(start << 16))
         windows.append((first + np.uint64(start), made))
     first, made = (np.concatenate(values) for values in zip(*windows, strict=True))
-    again = np.sort(np.concatenate([whole, places_of(first[flag_repeats(made, first) == REPEAT])]))
+    entries, flags = group_entries(made, first)
+    again = np.sort(np.concatenate([whole, places_of(entries[flags == REPEAT, 2])]))
     cuts = []
     for number, (one, start) in enumerate(zip(batches, bases, strict=True)):
         units = method.units(one)
@@ -151,7 +152,7 @@ def test_long_stretches_pasted_into_each_other(length: int) -> None:
 
 def test_flags_are_those_of_a_set_whatever_the_order() -> None:
     chance = np.random.default_rng(3)
-    digests = chance.integers(0, 12, (400, 2)).astype(np.uint64)
+    digests = chance.integers(0, 30, (400, 2)).astype(np.uint64)
     addresses = chance.permutation(400).astype(np.uint64) * np.uint64(7)
     smallest: dict[tuple[int, ...], int] = {}
     halves: dict[int, set[int]] = {}
@@ -162,10 +163,12 @@ def test_flags_are_those_of_a_set_whatever_the_order() -> None:
         REPEAT if smallest[tuple(digest)] != address else SHARED * (len(halves[digest[0]]) > 1)
         for digest, address in zip(digests.tolist(), addresses.tolist(), strict=True)
     ]
-    assert flag_repeats(digests, addresses).tolist() == expected
-    assert {0, REPEAT, SHARED} >= set(expected) >= {REPEAT, SHARED}
-    order = chance.permutation(400)
-    assert flag_repeats(digests[order], addresses[order]).tolist() == np.array(expected)[order].tolist()
+    assert set(expected) == {0, REPEAT, SHARED}
+    for order in (np.arange(400), chance.permutation(400)):
+        entries, flags = group_entries(digests[order], addresses[order])
+        assert dict(zip(entries[:, 2].tolist(), flags.tolist(), strict=True)) == dict(
+            zip(addresses.tolist(), expected, strict=True)
+        )
 
 
 @pytest.mark.parametrize("length", [0, 1, 10_001])

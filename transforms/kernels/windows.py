@@ -85,8 +85,8 @@ def find_runs(bounds: Bounds, symbols: Symbols, table: Words, n: Int, gram: Int)
             continue
         _sum(symbols, table, bounds[row], count, lows, highs)
         grams, windows = np.uint64(count - gram + 1), np.uint64(count - n + 1)
-        for at in range(grams):
-            keys[at] = lows[at + np.uint64(gram)] - lows[at] * weight
+        for step in range(grams):
+            keys[step] = lows[step + np.uint64(gram)] - lows[step] * weight
         first, origin = np.uint64(0), np.uint64(bounds[row] - bounds[0])
         anchor = _least(keys, first, width)
         while first < windows:
