@@ -23,7 +23,7 @@ from ..sharding.store import Store
 from ..transforms.edits import Cuts, edit
 from ..transforms.named import apply_step
 from ..transforms.readers import Fields, read
-from ..transforms.step import Outcome, Step
+from ..transforms.step import Outcome, Step, utf8
 from .plan import IngestTask
 from .stage import Receipt
 from .tables import parquet
@@ -196,7 +196,7 @@ class RemovalList:
 class CutList:
     """Stretches of texts that go, sorted by part, row and place: an object of (row, first byte, end), and the bounds.
 
-    Places are bytes of the text as the kinds before left it.
+    Places are bytes from the beginning of the text as the kinds before left it.
     """
 
     store: Store
@@ -239,7 +239,9 @@ class View:
                 cuts = cuts[(cuts[:, 0] >= rows[0]) & (cuts[:, 0] <= rows[-1])]
             at = np.searchsorted(rows, cuts[:, 0])
             mine = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == cuts[:, 0])
-            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:]), record=record)
+            at = at[mine]
+            spans = cuts[mine, 1:] + utf8(batch)[0][at][:, None]
+            batch = edit(batch, listed.kind, Cuts(at, spans), record=record)
         return batch
 
 
