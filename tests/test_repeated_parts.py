@@ -66,7 +66,8 @@ def row_of(number: int) -> int:
 
 def run_here(job: Job, order: random.Random | None = None) -> None:
     """Run a job in this process, tasks in any order."""
-    tasks, groups = list(job.tasks), {}
+    tasks = list(job.tasks)
+    groups: dict[str, list[bytes]] = {}
     if order is not None:
         order.shuffle(tasks)
     for task in tasks:

@@ -13,12 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from .benchmark_index import simplify_table
 from .kernels.digests import digest_spans
+from .kernels.normalisations import table_of
 from .kernels.segments import UNITS, Segments, cut_segments, find_segments
 from .kernels.simplify import simplify_rows
 from .kernels.splice import taken
 from .kernels.text import code_point_classes
+from .minhash import Normalisation
 from .step import utf8_buffers
 
 Count = Annotated[int, Field(ge=0, le=1 << 20)]
@@ -44,7 +45,7 @@ class Lines(BaseModel):
 
     unit: Literal["line", "paragraph", "sentence"] = "line"
     window: Annotated[int, Field(ge=1, le=64)] = 1  # neighbouring units that must be repeated together
-    normalisation: Literal["none", "fineweb"] = "none"  # of what is compared; what is cut is cut as it stands
+    normalisation: Normalisation = "none"  # of what is compared; what is cut is cut as it stands
     minimum_words: Count = 0  # a window with fewer is never cut; one that is blank never is
     minimum_characters: Count = 0  # the same, of characters that are no space
     left: Annotated[int, Field(ge=1, le=1 << 20)] = 1  # words; with fewer a document goes whole; datatrove: 50
@@ -62,8 +63,8 @@ class Lines(BaseModel):
         offsets, data = utf8_buffers(texts)
         segments = self._segments(offsets, data)
         spans, blank = np.ascontiguousarray(segments[:, 1:3]), segments[:, 4] == 0
-        if self.normalisation == "fineweb":
-            ends, data = simplify_rows(*taken(data, spans), *simplify_table())
+        if self.normalisation != "none":
+            ends, data = simplify_rows(*taken(data, spans), *table_of(self.normalisation, True))
             spans, blank = np.column_stack([ends[:-1], ends[1:]]), np.diff(ends) == 0
         digests, (first, end) = digest_spans(data, spans), self._windows(segments)
         if self.window > 1:

@@ -76,7 +76,7 @@ def group_entries(digests: Words, addresses: Words) -> tuple[Entries, NDArray[np
 def flag_entries(entries: Entries) -> tuple[Entries, NDArray[np.uint8]]:
     """Flag sorted entries; give them too."""
     flags = np.zeros(len(entries), np.uint8)
-    first = np.int64(0)  # the last one that is no repeat
+    first = 0  # the last one that is no repeat
     for row in range(1, len(entries)):
         if entries[row, 0] != entries[first, 0]:
             first = row
