@@ -58,10 +58,11 @@ class LineMethod:
         fates, base, numbers, digests = Fates(), 0, [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)]
         with meter.on("digests"):
             for _, batch in self.view.batches(part, ["text"], fates):
-                found, made, count = self.settings.digests(batch.column("text"))
+                units = self.settings.units(batch.column("text"))
+                found, made = units.digests()
                 numbers.append((found + base).astype(np.uint64))
                 digests.append(made)
-                base += count
+                base += len(units)
         receipt = {"part": part.key, "units": base, **fates.put(stage.store)}
         return receipt | _put(stage, part, np.concatenate(numbers), np.concatenate(digests), folder, meter)
 
@@ -69,12 +70,10 @@ class LineMethod:
         """Read the part again; cut the lines whose numbers are listed."""
         base, numbers = 0, again[0].of(part)
         for rows, batch in self.view.batches(part, COLUMNS):
-            texts = batch.column("text")
-            repeats = np.zeros(self.settings.windows(texts), bool)
-            first, end = np.searchsorted(numbers, np.array([base, base + len(repeats)], np.uint64)).tolist()
-            repeats[numbers[first:end].astype(np.int64) - base] = True
-            base += len(repeats)
-            yield rows, batch, *self.settings.cuts(texts, repeats)
+            units = self.settings.units(batch.column("text"))
+            first, end = np.searchsorted(numbers, np.array([base, base + len(units)], np.uint64)).tolist()
+            yield rows, batch, *units.cuts(numbers[first:end].astype(np.int64) - base)
+            base += len(units)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from ..sharding.store import Store
 from ..transforms.edits import Cuts, edit
 from ..transforms.kernels.digests import group_entries
-from ..transforms.repeated_lines import Lines, words_left
+from ..transforms.repeated_lines import Lines, too_little
 from ..transforms.repeated_spans import Substrings
-from ..transforms.step import utf8
 from .clusters import CLUSTERS, put_removals
 from .repeat_lists import Again
 from .repeat_methods import Launch, LineMethod, Method, SpanMethod
@@ -78,8 +77,9 @@ def warm_repeats(settings: Repeats) -> None:
     """Compile what finding repeats needs, before workers start."""
     texts = pa.array(["One line.\nOne line.", "déjà vu"], pa.large_string())
     if isinstance(settings, Lines):
-        numbers, digests, count = settings.digests(texts)
-        settings.cuts(texts, np.ones(count, bool))
+        lines = settings.units(texts)
+        numbers, digests = lines.digests()
+        lines.cuts(numbers)
         group_entries(digests, numbers.astype(np.uint64))
     else:
         units = replace(settings.units(texts), length=2)
@@ -88,7 +88,7 @@ def warm_repeats(settings: Repeats) -> None:
         units.windows(places)
         units.cuts(places)
     edit(pa.record_batch({"text": texts}), settings.kind, Cuts(np.array([0]), np.array([[0, 1]])))
-    words_left(texts)
+    too_little(texts, np.array([0]), np.array([[0, 1]]), settings.left)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Cut:
         cuts, gone, sizes = [np.zeros((0, 3), np.int64)], [], np.zeros(2, np.int64)
         with meter.on("cut"):
             for numbers, batch, rows, spans in self.method.cuts(part, self.again):
-                goes = self._goes(batch, rows, spans)
+                goes = too_little(batch.column("text"), rows, spans, self.settings.left)
                 gone.append(_removed(part, numbers, batch, np.flatnonzero(goes), self.settings))
                 rows, spans = rows[~goes[rows]], spans[~goes[rows]]
                 cuts.append(np.column_stack([numbers[rows], spans]))
@@ -123,15 +123,6 @@ class _Cut:
             "cut_documents": int(sizes[0]),
             "cut_bytes": int(sizes[1]),
         }
-
-    def _goes(self, batch: pa.RecordBatch, rows: NDArray[np.int64], spans: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which documents have too few words left."""
-        touched, goes = np.unique(rows), np.zeros(len(batch), bool)
-        some = batch.select(["text"]).take(pa.array(touched))
-        at = np.searchsorted(touched, rows)
-        left = edit(some, self.settings.kind, Cuts(at, spans + utf8(some)[0][at][:, None]), record=False)
-        goes[touched] = words_left(left.column("text")) < self.settings.left
-        return goes
 
 
 def _removed(

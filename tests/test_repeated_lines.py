@@ -13,10 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.transforms.edits import Cuts, edit, undo
+from penstock.transforms.edits import Cuts, edit, in_bytes, undo
 from penstock.transforms.kernels.digests import REPEAT, digest_spans, group_entries
-from penstock.transforms.repeated_lines import Lines, words_left
+from penstock.transforms.kernels.segments import UNITS, find_lines, find_segments
+from penstock.transforms.kernels.text import code_point_classes
+from penstock.transforms.repeated_lines import Lines, too_little
 from penstock.transforms.repeated_spans import Substrings
+from penstock.transforms.step import utf8_buffers
 
 M64 = 2**64 - 1
 
@@ -76,18 +79,18 @@ def cut(texts: list[str], lines: Lines, batch: int = 1 << 30) -> list[str]:
     made, base, sizes = [], 0, []
     batches = [pa.array(texts[at : at + batch], pa.string()) for at in range(0, len(texts), batch)]
     for one in batches:
-        numbers, digests, count = lines.digests(one)
-        assert count == lines.windows(one)
+        units = lines.units(one)
+        numbers, digests = units.digests()
         made.append((numbers + base, digests))
-        sizes.append(count)
-        base += count
+        sizes.append(len(units))
+        base += len(units)
     numbers, digests = (np.concatenate(values) for values in zip(*made, strict=True))
-    repeats = np.zeros(base, bool)
     entries, flags = group_entries(digests, numbers.astype(np.uint64))
-    repeats[entries[flags == REPEAT, 2].astype(np.int64)] = True
+    repeats = np.sort(entries[flags == REPEAT, 2].astype(np.int64))
     left, base = [], 0
     for one, size in zip(batches, sizes, strict=True):
-        left += edited(one, lines.kind, *lines.cuts(one, repeats[base : base + size]))
+        inside = repeats[(repeats >= base) & (repeats < base + size)] - base
+        left += edited(one, lines.kind, *lines.units(one).cuts(inside))
         base += size
     return left
 
@@ -201,7 +204,7 @@ def test_more_than_65536_sentences_do_not_wrap() -> None:
 
 def test_places_are_told_in_bytes_and_edits_in_code_points() -> None:
     texts = pa.array(["é\nß𝄞\nß𝄞"])  # dolma said 40 for the end of 34 characters
-    rows, spans = Lines().cuts(texts, np.array([False, False, True]))
+    rows, spans = Lines().units(texts).cuts(np.array([2]))
     assert (rows.tolist(), spans.tolist()) == ([0], [[9, 16]])
     edits = edit(pa.record_batch({"text": texts}), "dedup/line", Cuts(rows, spans)).to_pylist()[0]["edits"]
     assert [(one["start"], one["end"], one["removed"]) for one in edits] == [(4, 7, "\nß𝄞")]
@@ -209,11 +212,36 @@ def test_places_are_told_in_bytes_and_edits_in_code_points() -> None:
 
 def test_slices_and_nulls_see_only_their_own_rows() -> None:
     texts = pa.array(["a", "a\nb", None, "b"], pa.large_string())[1:]
-    numbers, _, count = Lines().digests(texts)
-    assert (numbers.tolist(), count) == ([0, 1, 3], 4)
-    rows, spans = Lines().cuts(texts, np.array([False, True, False, True]))
+    units = Lines().units(texts)
+    assert (units.digests()[0].tolist(), len(units)) == ([0, 1, 3], 4)
+    rows, spans = units.cuts(np.array([1, 3]))
     assert (rows.tolist(), spans.tolist()) == ([0, 2], [[1, 3], [0, 1]])
-    assert words_left(texts).tolist() == [2, 0, 1]
+    assert too_little(texts, rows, spans, 1).tolist() == [False, False, True]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text("ab \n\u3000é", min_size=1, max_size=30), st.data())
+def test_the_words_that_cuts_leave_are_counted(text: str, data: st.DataObject) -> None:
+    places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
+    cuts = list(zip(places[::2], places[1::2], strict=False))
+    kept, at = "", 0
+    for first, end in cuts:
+        kept, at = kept + text[at:first], end
+    kept += text[at:]
+    spans = np.array(in_bytes(text, cuts), np.int64).reshape(-1, 2)
+    for least in (1, 2, 3):
+        few = too_little(pa.array(["", text]), np.ones(len(cuts), np.int64), spans, least)
+        assert few.tolist() == [False, bool(cuts) and len(kept.split()) < least]
+
+
+def test_lines_found_fast_are_the_same() -> None:
+    chance = random.Random(6)
+    texts = ["".join(chance.choices("ab \n\r\u3000é", k=chance.randrange(20))) for _ in range(300)]
+    offsets, data = utf8_buffers(pa.array(texts))
+    fast = find_lines(offsets, data, code_point_classes())
+    slow = find_segments(offsets, data, code_point_classes(), UNITS.index("line"))
+    slow[:, 3:] = slow[:, 3:] > 0
+    assert fast.tolist() == slow.tolist()
 
 
 def test_digests_are_murmur3() -> None:

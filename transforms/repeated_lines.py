@@ -6,6 +6,7 @@ address stays: the first in the order of parts, rows and units, within a documen
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .kernels.digests import digest_spans
 from .kernels.normalisations import table_of
-from .kernels.segments import UNITS, Segments, cut_segments, find_segments
+from .kernels.segments import UNITS, Segments, cut_segments, few_words, find_lines, find_segments
 from .kernels.simplify import simplify_rows
 from .kernels.splice import taken
 from .kernels.text import code_point_classes
@@ -33,11 +34,11 @@ class Lines(BaseModel):
     cc_net's (Wenzek et al. 2020, arXiv:1911.00359) is `unit: line, normalisation: fineweb`.
 
     >>> texts = pa.array(["Menu\\nOne.", "Menu\\nTwo.\\nMenu"])
-    >>> lines = Lines()
-    >>> numbers, digests, count = lines.digests(texts)
-    >>> count, bool((digests[0] == digests[2]).all())
-    (5, True)
-    >>> lines.cuts(texts, np.array([False, False, True, False, True]))[1].tolist()  # bytes from each text's beginning
+    >>> units = Lines().units(texts)
+    >>> numbers, digests = units.digests()
+    >>> numbers.tolist(), bool((digests[0] == digests[2]).all())
+    ([0, 1, 2, 3, 4], True)
+    >>> units.cuts(np.array([2, 4]))[1].tolist()  # bytes from each text's beginning
     [[0, 5], [9, 14]]
     """
 
@@ -55,58 +56,70 @@ class Lines(BaseModel):
         """Name it as the column `edits` does."""
         return f"dedup/{self.unit}"
 
-    def digests(self, texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint64], int]:
-        """Digest the windows of n texts that may be cut: numbers (m,), digests (m, 2), and how many windows there are.
-
-        Windows are numbered from the first of these texts, the ones that may not be cut too.
-        """
+    def units(self, texts: pa.Array) -> Windows:
+        """Take n texts apart."""
         offsets, data = utf8_buffers(texts)
-        segments = self._segments(offsets, data)
-        spans, blank = np.ascontiguousarray(segments[:, 1:3]), segments[:, 4] == 0
-        if self.normalisation != "none":
-            ends, data = simplify_rows(*taken(data, spans), *table_of(self.normalisation, True))
-            spans, blank = np.column_stack([ends[:-1], ends[1:]]), np.diff(ends) == 0
-        digests, (first, end) = digest_spans(data, spans), self._windows(segments)
-        if self.window > 1:
-            places = 16 * np.column_stack([first, end])
-            digests = digest_spans(np.ascontiguousarray(digests).reshape(-1).view(np.uint8), places)
-        sums = np.cumsum(np.concatenate([np.zeros((1, 3), np.int64), np.column_stack([segments[:, 3:], ~blank])]), 0)
-        words, inked, written = (sums[end] - sums[first]).T
-        wanted = np.flatnonzero(
-            (words >= self.minimum_words) & (inked >= self.minimum_characters) & (written > 0) & (inked > 0)
-        )
-        return wanted, digests[wanted], len(first)
-
-    def cuts(self, texts: pa.Array, repeats: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Cut the windows of n texts that are repeats: rows (k,), spans (k, 2) in bytes from each text's beginning."""
-        offsets, data = utf8_buffers(texts)
-        segments = self._segments(offsets, data)
-        first, end = self._windows(segments)
-        steps = np.zeros(len(segments) + 1, np.int64)
-        np.add.at(steps, first[repeats], 1)
-        np.add.at(steps, end[repeats], -1)
-        rows, spans = cut_segments(data, segments, np.cumsum(steps)[:-1] > 0)
-        return rows, spans - offsets[rows][:, None]
-
-    def windows(self, texts: pa.Array) -> int:
-        """Count the windows of n texts."""
-        return len(self._windows(self._segments(*utf8_buffers(texts)))[0])
-
-    def _segments(self, offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> Segments:
-        return find_segments(offsets, data, code_point_classes(), UNITS.index(self.unit))
-
-    def _windows(self, segments: Segments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give each window's first segment and the one behind its last; none reaches over the end of a text."""
+        if self.unit == "line" and max(self.minimum_words, self.minimum_characters) <= 1:
+            segments = find_lines(offsets, data, code_point_classes())
+        else:
+            segments = find_segments(offsets, data, code_point_classes(), UNITS.index(self.unit))
         numbers, rows = np.arange(len(segments)), segments[:, 0]
         if self.window == 1:
-            return numbers, numbers + 1
-        ends = np.searchsorted(rows, rows, "right")
-        starts = np.searchsorted(rows, rows, "left")
+            return Windows(self, offsets, data, segments, numbers, numbers + 1)
+        starts, ends = (np.searchsorted(rows, rows, side) for side in ("left", "right"))
         first = numbers[(numbers + self.window <= ends) | (numbers == starts)]
-        return first, np.minimum(first + self.window, ends[first])
+        return Windows(self, offsets, data, segments, first, np.minimum(first + self.window, ends[first]))
 
 
-def words_left(texts: pa.Array) -> NDArray[np.int64]:
-    """Count the words of n texts, separated by space: (n,)."""
-    segments = find_segments(*utf8_buffers(texts), code_point_classes(), UNITS.index("line"))
-    return np.bincount(segments[:, 0], segments[:, 3], len(texts)).astype(np.int64)
+@dataclass(frozen=True)
+class Windows:
+    """A batch's texts as windows of units, numbered from the first; none reaches over the end of a text."""
+
+    settings: Lines
+    offsets: NDArray[np.int64]
+    data: NDArray[np.uint8]
+    segments: Segments
+    first: NDArray[np.int64]  # (windows,) segment
+    end: NDArray[np.int64]  # (windows,) the segment behind the last
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def digests(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Digest the windows that may be cut: numbers (m,), digests (m, 2)."""
+        settings, first, end = self.settings, self.first, self.end
+        spans, blank, data = self.segments[:, 1:3].copy(), self.segments[:, 4] == 0, self.data
+        if settings.normalisation != "none":
+            ends, data = simplify_rows(*taken(data, spans), *table_of(settings.normalisation, True))
+            spans, blank = np.column_stack([ends[:-1], ends[1:]]), blank | (np.diff(ends) == 0)
+        digests = digest_spans(data, spans)
+        if settings.window > 1:
+            digests = digest_spans(digests.reshape(-1).view(np.uint8), 16 * np.column_stack([first, end]))
+        wanted = _summed(~blank, first, end) > 0
+        if settings.minimum_words > 1 or settings.minimum_characters > 1:
+            wanted &= _summed(self.segments[:, 3], first, end) >= settings.minimum_words
+            wanted &= _summed(self.segments[:, 4], first, end) >= settings.minimum_characters
+        numbers = np.flatnonzero(wanted)
+        return numbers, digests[numbers]
+
+    def cuts(self, repeats: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Cut the windows of these numbers: rows (k,), spans (k, 2) in bytes from each text's beginning."""
+        steps = np.zeros(len(self.segments) + 1, np.int64)
+        np.add.at(steps, self.first[repeats], 1)
+        np.add.at(steps, self.end[repeats], -1)
+        rows, spans = cut_segments(self.data, self.segments, np.cumsum(steps)[:-1] > 0)
+        return rows, spans - self.offsets[rows][:, None]
+
+
+def too_little(texts: pa.Array, rows: NDArray[np.int64], spans: NDArray[np.int64], least: int) -> NDArray[np.bool_]:
+    """Say which of n texts are left fewer than `least` words, which space separates, by what `cuts` gave: (n,)."""
+    offsets, data = utf8_buffers(texts)
+    return few_words(offsets, data, code_point_classes(), rows, spans + offsets[rows][:, None], least)
+
+
+def _summed(
+    values: NDArray[np.int64] | NDArray[np.bool_], first: NDArray[np.int64], end: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Sum up values over windows."""
+    sums = np.concatenate([[0], np.cumsum(values)])
+    return sums[end] - sums[first]

@@ -83,6 +83,63 @@ def find_segments(
 
 
 @kernel
+def find_lines(offsets: NDArray[np.int64], data: NDArray[np.uint8], classes: NDArray[np.uint8]) -> Segments:
+    """Find lines as `find_segments` does, at four times its speed; of words and characters it says none or one."""
+    most = len(offsets) - 1
+    for at in range(offsets[0], offsets[len(offsets) - 1]):
+        most += data[at] == NEWLINE
+    found, count = np.empty((most, 5), np.int64), np.int64(0)
+    for row in range(len(offsets) - 1):
+        start, end = offsets[row], offsets[row + 1]
+        while start <= end:
+            ink = stop = np.int64(start)
+            while stop < end and data[np.uint64(stop)] != NEWLINE:
+                stop += 1
+            while ink < stop:
+                code, width = code_point(data, ink, stop)
+                if not classes[code] & SPACE:
+                    break
+                ink += width
+            count = _put(found, count, row, start, stop, ink < stop, ink < stop)
+            start = stop + 1
+    return found[:count]
+
+
+@kernel
+def few_words(
+    offsets: NDArray[np.int64],
+    data: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    spans: NDArray[np.int64],
+    least: Int,
+) -> NDArray[np.bool_]:
+    """Say which texts have fewer words than `least` left by their cuts: (texts,); those that nothing is cut of do not.
+
+    spans: (n, 2) first byte and end in `data`, rising in each row.
+    """
+    few = np.zeros(len(offsets) - 1, np.bool_)
+    cut = np.int64(0)
+    while cut < len(rows):
+        row, words, inside = rows[cut], np.int64(0), False
+        at, end = offsets[row], offsets[row + 1]
+        while at < end and words < least:
+            if cut < len(rows) and rows[cut] == row and at == spans[cut, 0]:
+                at = spans[cut, 1]
+                cut += 1
+                continue
+            code, width = code_point(data, at, end)
+            ink = not classes[code] & SPACE
+            words += ink and not inside
+            inside = ink
+            at += width
+        few[row] = words < least
+        while cut < len(rows) and rows[cut] == row:
+            cut += 1
+    return few
+
+
+@kernel
 def cut_segments(data: NDArray[np.uint8], segments: Segments, goes: NDArray[np.bool_]) -> tuple[Segments, Segments]:
     """Join neighbours that go to one cut each, with what is between them: rows (n,), spans (n, 2).
 
