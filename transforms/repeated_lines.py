@@ -121,5 +121,5 @@ def _summed(
     values: NDArray[np.int64] | NDArray[np.bool_], first: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Sum up values over windows."""
-    sums = np.concatenate([[0], np.cumsum(values)])
-    return sums[end] - sums[first]
+    sums: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    return np.subtract(sums[end], sums[first])
