@@ -21,7 +21,7 @@ from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
 from .clusters import settle_clusters
 from .duplicates import Dedup
-from .exchange import Digests, Packed, exchange, fold, pack, put_bands, sign_key
+from .exchange import Digests, Packed, exchange, fold, pack, put_bands, repeats, sign_key
 from .forests import Forest, merge_forests, put_forest
 from .keep import keep_columns, keep_keys
 from .runners import Job
@@ -67,8 +67,8 @@ class Sign:
         held, edges = {}, []
         with meter.on("link"):
             for band, (digests, at) in bands.items():
-                held[f"band{band:+04d}"], repeats = fold(pack(digests, addresses[at]))
-                edges.append(repeats)
+                held[f"band{band:+04d}"], linked = fold(pack(digests, addresses[at]))
+                edges.append(linked)
             forest = spanning_forest(np.concatenate(edges))
         store = self.stage.store
         return {
@@ -173,7 +173,7 @@ class Link:
     def __call__(self, entries: Packed, folder: Path, meter: Meter) -> Receipt:
         """Commit the group's edges, a forest, for an address is in one bucket of a band."""
         with meter.on("link"):
-            edges = by_other(fold(entries, self.foreign << 32)[1])
+            edges = by_other(repeats(entries, self.foreign << 32))
         return {"addresses": len(entries), **put_forest(self.stage.store, edges)}
 
 
@@ -216,4 +216,6 @@ def warm_match(dedup: Dedup) -> None:
     digests = content_digests(texts, dedup.normalisation)
     if dedup.minhash is not None:
         dedup.minhash.digests(texts)
-    spanning_forest(by_other(fold(pack(digests, np.arange(3, dtype=np.uint64)))[1]))
+    packed = pack(digests, np.arange(3, dtype=np.uint64))
+    fold(packed)
+    spanning_forest(by_other(repeats(packed)))
