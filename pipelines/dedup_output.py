@@ -165,6 +165,8 @@ class WriteOutput:
                 heartbeat.add(account.records, piece.bytes)
         return {
             "part": task.part,
+            "documents": row,
+            "input_bytes": task.reads.bytes,
             "files": accounts,
             "set_aside": aside.put(self.stage.store),
             "edits": edits.put(self.stage.store),
@@ -205,6 +207,7 @@ class Account:
         self._piece, self._steps, self.verdicts = piece, steps, verdicts
         self.records = self.written = self.others = self.set_aside = self._id_sum = 0
         self._counts = dict.fromkeys(FATES, 0)
+        self._rules: Counter[str] = Counter()
         self._sums = dict.fromkeys(FATES, 0)
 
     def add(self, met: Met) -> Outcome | None:
@@ -228,6 +231,8 @@ class Account:
         fates = judged.fates()
         for fate in (REJECTED, QUARANTINED):
             self._tally(fate, judged.met.column("id").filter(pa.array(fates == fate)))
+        said = zip(judged.errors.tolist(), judged.reasons.tolist(), strict=True)
+        self._rules.update(f"{QUARANTINED}|{error}" if error else f"{REJECTED}|{reason}" for error, reason in said)
         assert met.aside is not None
         self.set_aside += int(met.aside.sum())
         return judged.outcome(met.aside)
@@ -247,6 +252,7 @@ class Account:
             "written": self.written,
             "others": self.others,
             "set_aside": self.set_aside,
+            "rules": dict(sorted(self._rules.items())),
             **self._counts,
             **{f"{fate}_id_sum": str(total) for fate, total in self._sums.items()},
         }
