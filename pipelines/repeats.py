@@ -25,7 +25,7 @@ from ..transforms.repeated_lines import Lines, too_little
 from ..transforms.repeated_spans import Substrings
 from .clusters import CLUSTERS, put_removals
 from .repeat_lists import Again
-from .repeat_methods import Launch, LineMethod, Method, SpanMethod
+from .repeat_methods import Launch, LineMethod, Method, SpanMethod, runs_stage
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .tables import parquet
@@ -66,6 +66,11 @@ def cut_repeats(
 def cut_list(stage: Stage, settings: Repeats, receipt: Receipt) -> CutList:
     """Name the cuts of a receipt of `cut_repeats`, for the views of later kinds."""
     return CutList(stage.store, settings.kind, receipt["cuts"], receipt["cut_bounds"])
+
+
+def signed_stage(stage: Stage, settings: Repeats) -> Stage:
+    """Give the stage in which the parts' signatures stand, `fates` in them."""
+    return stage if isinstance(settings, Lines) else runs_stage(stage)
 
 
 def cut_key(part: Part) -> str:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from penstock.pipelines import repeat_methods
-from penstock.pipelines.exchange import exchange
-from penstock.pipelines.repeats import cut_list, cut_repeats, repeats_stage, warm_repeats
+from penstock.pipelines.exchange import exchange, sign_key
+from penstock.pipelines.repeats import cut_list, cut_repeats, repeats_stage, signed_stage, warm_repeats
 from penstock.pipelines.runners import Job
 from penstock.pipelines.stage import Receipt, Stage
 from penstock.pipelines.tables import parquet
@@ -200,6 +200,8 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path: Path, settings: Settings) -> No
         except InterruptedError:
             continue
     assert {**again, "cost": 0} == {**whole, "cost": 0}
+    signed = signed_stage(repeats_stage(Store(str(tmp_path / "part")), settings, parts), settings)
+    assert all("fates" in receipt for receipt in signed.receipts([sign_key(part) for part in parts]))
     assert stop > 2
 
 
