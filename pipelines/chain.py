@@ -13,6 +13,7 @@ from .keep import require_columns
 from .match import match, match_stage, sign_key, url_stage
 from .progress import Progress
 from .reconcile import NOTHING, Removed
+from .repeats import Repeats, cut_key, cut_list, cut_repeats, repeats_stage, signed_stage
 from .runners import Job
 from .stage import Receipt, Stage
 from .summary import cost
@@ -27,6 +28,7 @@ class Work:
     launch: Callable[[Job], None]
     local: bool  # its runner keeps its shuffle in this machine's memory
     progress: Progress
+    similarity: bool = False  # of removed documents to those that stay, where nothing is verified, too
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,32 @@ def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part]) -> Found:
     if dedup.documents:
         stage = match_stage(work.store, dedup, parts, found.upstream)
         found = _documents(work, dedup, parts, stage, found, by_url=False)
+    for settings in (dedup.lines, dedup.substrings):
+        if settings is not None:
+            found = _repeats(work, settings, parts, found)
     return found
+
+
+def _repeats(work: Work, settings: Repeats, parts: Sequence[Part], found: Found) -> Found:
+    """Cut lines or substrings that stood before; documents that keep too little go."""
+    stage = repeats_stage(work.store, settings, parts, found.upstream)
+    keys = list(map(cut_key, parts))
+    with work.progress.stage(stage, stage.name, keys):
+        receipt = cut_repeats(stage, settings, parts, found.view, work.launch, work.local)
+    stage.require([receipt["clusters"], receipt["cuts"]])
+    crash_point("stage-done")
+    first = found.first or signed_stage(stage, settings)
+    found = found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))
+    cut = (*found.view.cut, cut_list(stage, settings, receipt))
+    return replace(found, view=replace(found.view, cut=cut), first=first)
 
 
 def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, *, by_url: bool) -> Found:
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url)
+        similarity = work.similarity and not by_url
+        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url, similarity=similarity)
     if (line := guard_line(dedup.guard, receipt["guarded_count"], receipt["guarded"])) is not None:
         work.progress.say(line)
     stage.require([receipt["clusters"]])

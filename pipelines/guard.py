@@ -32,9 +32,10 @@ class Giants:
     @classmethod
     def of(cls, guard: Guard, nodes: NDArray[np.uint64], labels: NDArray[np.uint64], documents: int) -> Giants:
         """Find them among clusters of so many documents in all."""
-        _, of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        roots = np.searchsorted(nodes, labels)
+        sizes = np.bincount(roots, minlength=len(nodes))
         stops = (sizes > guard.size) | ((sizes >= FEWEST) & (sizes > guard.share * documents))
-        mine = stops[of] if len(of) else np.zeros(0, bool)
+        mine = stops[roots]
         return cls(nodes[mine], labels[mine], int(stops.sum()))
 
     def report(self, sources: Sources, gone: NDArray[np.uint64]) -> list[dict[str, Any]]:
