@@ -74,18 +74,12 @@ def repeats(entries: Packed, foreign: int = HASHES - 1) -> NDArray[np.uint64]:
 
     Digests of which all addresses are `foreign` or above give no edge.
     """
-    return fold_entries(sort_entries(_fixed(repeated_entries(_words(entries)))), np.uint64(foreign))[1]
+    return fold_entries(sort_entries(repeated_entries(_words(entries))), np.uint64(foreign))[1]
 
 
 def _words(entries: Packed) -> NDArray[np.uint64]:
-    return _fixed(np.ascontiguousarray(entries, PACKED).view(np.uint64).reshape(-1, 3))
-
-
-def _fixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Make words read-only: one type for the compiler, whoever calls."""
-    words = words.view()
-    words.flags.writeable = False
-    return words
+    """View entries as three words each; writable, for kernels are compiled for those alone."""
+    return np.require(entries, PACKED, ["C", "W"]).view(np.uint64).reshape(-1, 3)
 
 
 @dataclass(frozen=True)

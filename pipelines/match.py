@@ -27,12 +27,13 @@ from .keep import keep_columns, keep_keys
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .stars import contract
-from .views import EVERYTHING, Part, View, put_array, put_strings
+from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 
 __all__ = ["Link", "Sign", "match", "match_stage", "sign_key", "url_stage", "warm_match"]
 CONTENT = -1  # the band of whole contents
 URL = -2  # the band of URLs
 CONTRACT_NODES = 128 << 20  # that one union-find in the client may hold: about 76 bytes each
+Banded = dict[int, tuple[np.ndarray, np.ndarray]]  # by band: digests (n, 2), and which documents have them (n,)
 
 
 def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
@@ -60,8 +61,9 @@ class Sign:
 
     def __call__(self, part: Part, folder: Path, meter: Meter) -> Receipt:
         """Read the part's text; write what is known of its documents, entries by band, and its own forest."""
+        fates = Fates()
         with meter.on("signatures"):
-            documents, bands = self._urls(part) if self.by_url else self._digests(part)
+            documents, bands = self._urls(part, fates) if self.by_url else self._digests(part, fates)
         rows = documents.rows.astype(np.uint64)
         addresses = (np.uint64(part.number) << np.uint64(32)) + rows
         held, edges = {}, []
@@ -75,6 +77,7 @@ class Sign:
             "part": part.key,
             "documents": len(rows),
             "id_sum": str(int(documents.ids[:, 0].sum(dtype=np.uint64))),
+            **fates.put(store),
             **put_bands(store, folder, held),
             "rows": put_array(store, rows, "rows"),
             "ids": put_array(store, documents.ids, "ids"),
@@ -84,12 +87,12 @@ class Sign:
             **put_forest(store, forest),
         }
 
-    def _digests(self, part: Part) -> tuple[Documents, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    def _digests(self, part: Part, fates: Fates) -> tuple[Documents, Banded]:
         """Give what is known of the documents, and by band the digests and the documents that have them."""
         minhash, keep = self.dedup.minhash, self.dedup.keep
         gathered: list[Documents] = [Documents.none(keep)]
         banded, longs = [], []
-        for rows, batch in self.view.batches(part, ["id", "text", "source_id", *keep_columns(keep)]):
+        for rows, batch in self.view.batches(part, ["id", "text", "source_id", *keep_columns(keep)], fates):
             gathered.append(Documents.of(part.source, rows, batch, keep, self.dedup.normalisation))
             if minhash is not None:
                 values, long = minhash.signatures(batch.column("text"))
@@ -108,13 +111,13 @@ class Sign:
             )
         return documents, bands
 
-    def _urls(self, part: Part) -> tuple[Documents, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    def _urls(self, part: Part, fates: Fates) -> tuple[Documents, Banded]:
         """Give what is known of the documents that have a URL, and its digests."""
         assert self.dedup.url is not None
         keep = self.dedup.url.keep
         gathered, digests = [Documents.none(keep)], [np.zeros((0, 2), np.uint64)]
         columns = ["id", "text", "url", "source_id", *keep_columns(keep)]
-        for rows, batch in self.view.batches(part, columns):
+        for rows, batch in self.view.batches(part, columns, fates):
             has = batch.column("url").is_valid()
             rows, batch = rows[np.asarray(has)], batch.filter(has)
             gathered.append(Documents.of(part.source, rows, batch, keep, "none"))
@@ -184,19 +187,19 @@ def match(
     launch: Callable[[Job], None],
     local: bool,
     view: View = EVERYTHING,
+    *,
     by_url: bool = False,
     extra: Sequence[Digests] = (),
     contract_nodes: int = CONTRACT_NODES,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
-    `launch` runs a job; `local` says that its workers share this machine. `extra`: digests of earlier runs, numbered
-    from len(parts) on, which are matched against and never with one another. Where more than `contract_nodes` documents
-    may be in clusters, star rounds find the components; the result is the same.
+    `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
+    `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
+    Where more than `contract_nodes` documents may be in clusters, star rounds find the components, the same ones.
     """
-    signs = list(map(sign_key, parts))
     done = stage.receipt("clusters")
-    if done is not None and set(signs) <= stage.committed():
+    if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
     sign, link = Sign(stage, dedup, view, by_url), Link(stage, len(parts))
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
