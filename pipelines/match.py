@@ -32,8 +32,8 @@ from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 __all__ = ["Link", "Sign", "match", "match_stage", "sign_key", "url_stage", "warm_match"]
 CONTENT = -1  # the band of whole contents
 URL = -2  # the band of URLs
-CONTRACT_NODES = 128 << 20  # that one union-find in the client may hold: about 76 bytes each
 Banded = dict[int, tuple[np.ndarray, np.ndarray]]  # by band: digests (n, 2), and which documents have them (n,)
+CONTRACT_NODES = 128 << 20  # that one union-find in the client may hold: about 76 bytes each
 
 
 def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
@@ -196,7 +196,7 @@ def match(
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
-    Where more than `contract_nodes` documents may be in clusters, star rounds find the components, the same ones.
+    Where more than `contract_nodes` documents may be in clusters, star rounds find the components, which are the same.
     """
     done = stage.receipt("clusters")
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
