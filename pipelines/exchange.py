@@ -5,8 +5,8 @@ sorted by digest, are one object. Job 2 has a task for each band and hash range,
 range is a slice of each object, found with one read, for digests are uniform. On a cluster the slices go through
 Beam's GroupByKey instead, keyed the same. Both ways commit the same receipts and the same bytes.
 
-Measured by files: 20 M documents of 15 bands are 7.2 GB of entries; signing took 288 MB a worker, linking 280 MB, as for
-1 M. Beam's local runner takes about 6 bytes of memory a shuffled byte, so it would have needed 40 GB.
+Measured by files: 20 M documents of 15 bands are 7.2 GB of entries; a worker that signed took 288 MB, one that linked
+280 MB. Beam's local runner takes about 6 bytes of memory a shuffled byte: it would have needed some 40 GB.
 """
 
 from __future__ import annotations
