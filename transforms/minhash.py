@@ -78,8 +78,8 @@ class MinHash(BaseModel):
         table, pool = self._table()
         a, b = permutations(self.family, self.bands * self.rows, self.seed)
         characters = self.unit == "characters"
-        if (self.family, self.shingle_hash) == ("affine32", "rolling"):
-            return sign_rows(offsets, data, table, pool, a, b, characters, self.ngram)
+        if (self.family, self.shingle_hash, self.unit) == ("affine32", "rolling", "words"):
+            return sign_rows(offsets, data, table, pool, a, b, self.ngram)
         a, b = a.astype(np.uint64), b.astype(np.uint64)
         how = FAMILIES[self.family], HASHES[self.shingle_hash], characters
         values, enough = sign_family(offsets, data, table, pool, a, b, *how, self.ngram)

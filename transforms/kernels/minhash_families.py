@@ -71,7 +71,9 @@ def sign_family(
                 long_enough[row] = True
                 signatures[row] = 0x7FFFFFFFFFFFFFFF  # the greatest: values of all families are below
             if family == AFFINE32:
-                permute(block, count, pending, small_a, small_b, small)
+                for at in range(count):
+                    pending[at] = np.uint32(block[at])
+                permute(pending, count, small_a, small_b, small)
                 signatures[row] = small
             elif family == MERSENNE64:
                 _permute64(block, count, a, b, signatures[row])
