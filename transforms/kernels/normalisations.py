@@ -51,7 +51,7 @@ def slimpajama_table() -> Table:
     table[ord("Σ")] = table[ord("Σ")] & np.uint32(_CASE_BITS) | np.uint32(SIGMA)
     table[[ord(mark) for mark in string.punctuation]] |= np.uint32(DROPPED)
     table[(code_point_classes() & SPACE) != 0] |= np.uint32(SEPARATOR)
-    return table, np.frombuffer(b"".join(pool), np.uint8)
+    return table, np.frombuffer(b"".join(pool), np.uint8).copy()  # writable, as the others: one type to compile for
 
 
 @lru_cache(maxsize=2)

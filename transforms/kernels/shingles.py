@@ -1,7 +1,6 @@
 """The n-grams of a normalised text as 64-bit numbers, in blocks, so that a text of any length needs one small buffer.
 
-A unit is a word, between single spaces, or a code point. A rolling sum serves all n-grams, about 400 MB of text a
-second and core:
+A unit is a word, between single spaces, or a code point. A rolling sum serves all n-grams, whatever n is:
 
     unit(u)      FNV-1a, 64 bits, of the unit's UTF-8 bytes
     sum          unit(u1)·K^(n-1) + … + unit(un) mod 2^64,  K = 0x9E3779B97F4A7C15
