@@ -171,6 +171,15 @@ def test_flags_are_those_of_a_set_whatever_the_order() -> None:
         )
 
 
+@pytest.mark.parametrize(("count", "most"), [(2_000, 100), (200_000, 200)])
+def test_a_row_of_one_letter_takes_few_runs(count: int, most: int) -> None:
+    texts = ["a" * count + "b" * 40, "b" * 60 + "a" * 30]
+    cuts = [(0, 1, count), (0, count + 1, count + 40), (1, 0, 90)]
+    assert found(texts, 20) == cuts
+    assert count > 2_000 or brute(texts, 20) == cuts
+    assert len(Substrings(length=20).units(pa.array(texts)).runs()[0]) < most
+
+
 @pytest.mark.parametrize("length", [0, 1, 10_001])
 def test_a_length_out_of_bounds_is_refused(length: int) -> None:
     with pytest.raises(ValidationError, match="length"):
