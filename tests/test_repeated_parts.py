@@ -16,7 +16,7 @@ import pytest
 
 from penstock.pipelines import repeat_methods
 from penstock.pipelines.exchange import exchange, sign_key
-from penstock.pipelines.repeats import cut_list, cut_repeats, repeats_stage, signed_stage, warm_repeats
+from penstock.pipelines.repeats import cut_list, cut_repeats, repeats_stage, first_stage, warm_repeats
 from penstock.pipelines.runners import Job
 from penstock.pipelines.stage import Receipt, Stage
 from penstock.pipelines.tables import parquet
@@ -205,7 +205,7 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path: Path, settings: Settings) -> No
         except InterruptedError:
             continue
     assert {**again, "cost": 0} == {**whole, "cost": 0}
-    signed = signed_stage(repeats_stage(Store(str(tmp_path / "part")), settings, parts), settings)
+    signed = first_stage(repeats_stage(Store(str(tmp_path / "part")), settings, parts), settings)
     for part in parts:  # what the reader said of each record stands with the first signatures
         receipt = signed.receipts([sign_key(part)])[0]
         assert Fates.documents(signed.store, receipt).tolist() == [row_of(at) for at in range(len(part.texts))]
