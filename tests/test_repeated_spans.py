@@ -121,13 +121,13 @@ def test_named_cases(name: str) -> None:
         assert found(texts, length) == cuts
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(st.text("abé𝄞", max_size=40), min_size=1, max_size=8), st.integers(2, 12), st.integers(1, 4))
 def test_any_texts_give_what_brute_force_gives(texts: list[str], length: int, batch: int) -> None:
     assert found(texts, length, batch=batch) == brute(texts, length)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("ab \n\u3000é", max_size=40), min_size=1, max_size=6), st.integers(2, 6), st.integers(1, 4))
 def test_words_give_what_brute_force_gives(texts: list[str], length: int, batch: int) -> None:
     assert found(texts, length, "words", batch) == brute(texts, length, "words")
