@@ -112,7 +112,7 @@ def find_runs(bounds: Bounds, symbols: Symbols, table: Words, n: Int, gram: Int)
             else:
                 places[runs] = (origin + first) << np.uint64(COUNT_BITS) | length
                 runs += _ONE
-                again = same
+                again = bool(same)
             first = end
             if first < windows:
                 anchor = at if at < last else _least(keys, first, width)
