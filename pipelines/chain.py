@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..sharding.store import Store, crash_point
+from .dedup_index import Pinned
 from .duplicates import Dedup
 from .match import match, match_stage, sign_key, url_stage
 from .progress import Progress
@@ -59,22 +60,28 @@ class Found:
         )
 
 
-def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part]) -> Found:
-    """Run the kinds that are asked for; what stands is taken as it stands."""
-    found = Found()
+def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part], index: Pinned | None = None) -> Found:
+    """Run the kinds that are asked for, against earlier batches where there are any; what stands is taken as it stands.
+
+    Whoever gives an index calls `add_batch` once the run's results are committed.
+    """
+    found, pinned = Found(), [f"index-{index.digest}"] if index is not None else []
     if dedup.url is not None:
-        found = _documents(work, dedup, parts, url_stage(work.store, dedup, parts), found, by_url=True)
+        stage = url_stage(work.store, dedup, parts, pinned)
+        found = _documents(work, dedup, parts, stage, found, index, by_url=True)
     if dedup.documents:
-        stage = match_stage(work.store, dedup, parts, found.upstream)
-        found = _documents(work, dedup, parts, stage, found, by_url=False)
+        stage = match_stage(work.store, dedup, parts, [*found.upstream, *pinned])
+        found = _documents(work, dedup, parts, stage, found, index, by_url=False)
     return found
 
 
-def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, *, by_url: bool) -> Found:
+def _documents(
+    work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, index: Pinned | None, *, by_url: bool
+) -> Found:
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url)
+        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url, index=index)
     stage.require([receipt["clusters"]])
     crash_point("stage-done")
     return found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))

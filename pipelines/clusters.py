@@ -9,18 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, spanning_forest
 from ..transforms.schema import ID, id_sum
+from .dedup_index import Earlier
 from .keep import keep_order
 from .recipe import digest
 from .stage import Receipt, Stage
 from .views import Part, get_array, get_strings, part_bounds, put_array
 
 FAN_IN = 64
+HIGH, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 #: A row for every document that goes.
 CLUSTERS = pa.schema(
     [
@@ -36,6 +39,7 @@ CLUSTERS = pa.schema(
         ("similarity", pa.float32()),  # true Jaccard with the one that stays; null where it was not computed
         ("kept_part", pa.int32()),
         ("kept_row", pa.int64()),
+        ("kept_batch", pa.string()),  # of an index, which the one that stays came in; null for this run's own
     ]
 )
 
@@ -100,47 +104,70 @@ def settle_clusters(
     signed: Sequence[Receipt],
     forests: Sequence[str],
     folder: Path,
+    earlier: Callable[[NDArray[np.uint64], NDArray[np.uint64]], Earlier] | None = None,
 ) -> Receipt:
     """Turn the forests into clusters, choose what stays, write who goes and for whom.
 
-    `kind` is that of every removal; None tells exact copies from near ones.
+    `kind` is that of every removal; None tells exact copies from near ones. `earlier` looks up the indexed documents
+    behind addresses of no part of this run, and their clusters': all of this run goes there.
     """
     nodes, labels = components(merge(sorted(set(forests)), partial(get_array, stage.store)))
-    members = Members.read(stage.store, parts, signed, nodes, labels)
-    table, sizes = removals_table(members, keep, kind)
+    ours = nodes < np.uint64(len(parts) << 32)
+    known = earlier(nodes[~ours], labels[~ours]) if earlier is not None else Earlier.none()
+    members = Members.read(stage.store, parts, signed, nodes[ours], labels[ours])
+    table, sizes = removals_table(members, keep, kind, known)
     return put_removals(stage.store, parts, table, folder) | {
         "count": len(sizes),
         "largest": int(sizes.max()) if len(sizes) else 0,
     }
 
 
-def removals_table(members: Members, keep: Sequence[str], kind: str | None) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Give a row for every document that goes, sorted by address, and the sizes of the clusters."""
+def removals_table(
+    members: Members, keep: Sequence[str], kind: str | None, known: Earlier
+) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Give a row for every document that goes, sorted by address, and the sizes of the clusters in this run."""
     by_id = keep_order(("smallest_id",), members.labels, members.keys, None, members.contents, members.ids)
     order = members.ordered(keep)
     labels = members.labels[order]
     starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(labels) else np.zeros(0, np.int64)
     sizes = np.diff(np.r_[starts, len(labels)])
     first = np.repeat(starts, sizes)
-    gone = np.flatnonzero(np.arange(len(labels)) != first)
+    indexed, _ = known.find(labels)
+    gone = np.flatnonzero((np.arange(len(labels)) != first) | indexed)
     gone = gone[np.argsort(members.nodes[order][gone], kind="stable")]
-    kept, removed = order[first[gone]], order[gone]
+    removed = order[gone]
+    kept, contents = _kept(members, order[first[gone]], known)
+    exact = np.all(contents == members.contents[removed], axis=1)
     own = members.own if members.own is not None else pa.nulls(len(members.nodes), pa.string())
-    exact = np.all(members.contents[kept] == members.contents[removed], axis=1)
-    high, low = np.uint64(32), np.uint64(0xFFFFFFFF)
-    columns = [
-        *(binary_ids(members.ids[rows]) for rows in (removed, kept)),
-        *(own.take(pa.array(rows)) for rows in (removed, kept)),
-        binary_ids(members.ids[by_id[first[gone]]]),  # both orders hold a cluster in the same places
-        pa.array(np.repeat(sizes, sizes)[gone]),
-        pa.array((members.nodes[removed] >> high).astype(np.int32)),
-        pa.array((members.nodes[removed] & low).astype(np.int64)),
-        pa.array([kind or ("exact" if same else "near") for same in exact.tolist()], pa.string()),
-        pa.array(np.ones(len(gone), np.float32), mask=~exact),
-        pa.array((members.nodes[kept] >> high).astype(np.int32)),
-        pa.array((members.nodes[kept] & low).astype(np.int64)),
-    ]
-    return pa.table(columns, schema=CLUSTERS), sizes
+    columns = {
+        "id": binary_ids(members.ids[removed]),
+        "source_id": own.take(pa.array(removed)),
+        "cluster": binary_ids(members.ids[by_id[first[gone]]]),  # both orders hold a cluster in the same places
+        "cluster_size": pa.array(np.repeat(sizes, sizes)[gone]),
+        "part": pa.array((members.nodes[removed] >> HIGH).astype(np.int32)),
+        "row": pa.array((members.nodes[removed] & LOW).astype(np.int64)),
+        "kind": pa.array([kind or ("exact" if same else "near") for same in exact.tolist()], pa.string()),
+        "similarity": pa.array(np.ones(len(gone), np.float32), mask=~exact),
+        **kept,
+    }
+    return pa.table([columns[name] for name in CLUSTERS.names], schema=CLUSTERS), sizes
+
+
+def _kept(members: Members, kept: NDArray[np.int64], known: Earlier) -> tuple[dict[str, pa.Array], NDArray[np.uint64]]:
+    """Give the columns that name what stays for each removal, and the contents: an indexed document before our own."""
+    ids, contents, nodes = members.ids[kept], members.contents[kept], members.nodes[kept]
+    indexed, at = known.find(members.labels[kept])
+    ids[indexed], contents[indexed] = known.ids[at[indexed]], known.contents[at[indexed]]
+    theirs, here = pa.array(at, mask=~indexed), pa.array(kept, mask=indexed)
+    own = members.own if members.own is not None else pa.nulls(len(members.nodes), pa.string())
+    columns = {
+        "kept_id": binary_ids(ids),
+        "kept_source_id": pc.coalesce(known.own.take(theirs), own.take(here)),
+        "kept_part": pa.array((nodes >> HIGH).astype(np.int32), mask=indexed),
+        "kept_row": pa.array((nodes & LOW).astype(np.int64), mask=indexed),
+        "kept_batch": known.batches.take(theirs),
+    }
+    return columns, contents
 
 
 def put_removals(store: Store, parts: Sequence[Part], table: pa.Table, folder: Path) -> Receipt:

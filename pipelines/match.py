@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
 from .clusters import settle_clusters
+from .dedup_index import Pinned
 from .duplicates import Dedup
-from .exchange import Digests, Packed, exchange, fold, pack, put_bands, sign_key
+from .exchange import Packed, exchange, fold, pack, put_bands, sign_key
 from .keep import keep_columns, keep_keys
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
@@ -40,10 +42,12 @@ def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Seque
     return Stage.of(run, "duplicates", value, package_versions("pyarrow", "numba"))
 
 
-def url_stage(run: Store, dedup: Dedup, parts: Sequence[Part]) -> Stage:
+def url_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
     """Address the `urls` stage."""
     assert dedup.url is not None
     value = {"url": dedup.url.model_dump(mode="json"), "parts": [part.key for part in parts]}
+    if upstream:
+        value["upstream"] = list(upstream)
     return Stage.of(run, "urls", value, package_versions("pyarrow", "numba"))
 
 
@@ -55,6 +59,7 @@ class Sign:
     dedup: Dedup
     view: View = EVERYTHING
     by_url: bool = False
+    repeats: bool = False  # are written too: an index has every document's digests
 
     def __call__(self, part: Part, folder: Path, meter: Meter) -> Receipt:
         """Read the part's text; write what is known of its documents, entries by band, and its own forest."""
@@ -63,19 +68,24 @@ class Sign:
             documents, bands = self._urls(part, fates) if self.by_url else self._digests(part, fates)
         rows = documents.rows.astype(np.uint64)
         addresses = (np.uint64(part.number) << np.uint64(32)) + rows
-        held, edges = {}, []
+        held, others, edges = {}, {}, []
         with meter.on("link"):
             for band, (digests, at) in bands.items():
                 held[f"band{band:+04d}"], repeats = fold(pack(digests, addresses[at]))
                 edges.append(repeats)
+                if self.repeats:
+                    of = np.searchsorted(addresses[at], repeats[:, 1])
+                    others[f"band{band:+04d}"] = pack(digests[of], repeats[:, 1])
             forest = spanning_forest(np.concatenate(edges))
         store = self.stage.store
+        repeated = put_bands(store, folder, others) if self.repeats else {}
         return {
             "part": part.key,
             "documents": len(rows),
             "id_sum": str(int(documents.ids[:, 0].sum(dtype=np.uint64))),
             **fates.put(store),
             **put_bands(store, folder, held),
+            **{f"repeat_{name}": value for name, value in repeated.items()},
             "rows": put_array(store, rows, "rows"),
             "ids": put_array(store, documents.ids, "ids"),
             "contents": put_array(store, documents.contents, "contents"),
@@ -188,22 +198,27 @@ def match(
     view: View = EVERYTHING,
     *,
     by_url: bool = False,
-    extra: Sequence[Digests] = (),
+    index: Pinned | None = None,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
-    `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
+    `index`: batches of earlier runs, their blocks numbered from len(parts) on, which are matched against and never with
+    one another; the stage's hash covers them.
     """
     done = stage.receipt("clusters")
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
-    sign, link = Sign(stage, dedup, view, by_url), Link(stage, len(parts))
+    sign, link = Sign(stage, dedup, view, by_url, repeats=index is not None), Link(stage, len(parts))
+    extra = index.extra(stage.name, len(parts)) if index is not None else ()
+    earlier = partial(index.earlier, stage.name, len(parts)) if index is not None else None
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
     forests = [receipt["forest"] for receipt in [*signed, *linked]]
     keep, kind = (dedup.url.keep, "url") if by_url and dedup.url else (dedup.keep, None)
     return run_task(
-        stage, "clusters", lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, forests, folder)
+        stage,
+        "clusters",
+        lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, forests, folder, earlier),
     )
 
 
