@@ -23,7 +23,7 @@ from ..sharding.store import Store
 from ..transforms.edits import Cuts, edit
 from ..transforms.named import apply_step
 from ..transforms.readers import Fields, read
-from ..transforms.step import Outcome, Step
+from ..transforms.step import Outcome, Step, utf8
 from .plan import IngestTask
 from .stage import Receipt
 from .tables import parquet
@@ -239,7 +239,8 @@ class View:
                 cuts = cuts[(cuts[:, 0] >= rows[0]) & (cuts[:, 0] <= rows[-1])]
             at = np.searchsorted(rows, cuts[:, 0])
             mine = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == cuts[:, 0])
-            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:]), record=record)
+            starts = utf8(batch)[0][at[mine]]  # a batch's texts need not begin with its bytes
+            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:] + starts[:, None]), record=record)
         return batch
 
 
