@@ -9,6 +9,8 @@ from typing import Any
 from ..sharding.store import Store, crash_point
 from .dedup_index import Pinned
 from .duplicates import Dedup
+from .guard import guard_line
+from .keep import require_columns
 from .match import match, match_stage, sign_key, url_stage
 from .progress import Progress
 from .reconcile import NOTHING, Removed
@@ -67,6 +69,7 @@ def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part], index: Pinn
 
     Whoever gives an index calls `add_batch` once the run's results are committed.
     """
+    require_columns([*dedup.keep, *(dedup.url.keep if dedup.url else ())], parts)
     found, pinned = Found(), [f"index-{index.digest}"] if index is not None else []
     if dedup.url is not None:
         stage = url_stage(work.store, dedup, parts, pinned)
@@ -84,6 +87,8 @@ def _documents(
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
         receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url, index=index)
+    if (line := guard_line(dedup.guard, receipt["guarded_count"], receipt["guarded"])) is not None:
+        work.progress.say(line)
     stage.require([receipt["clusters"]])
     crash_point("stage-done")
     return found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from ..transforms.kernels.graph import spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
-from .clusters import settle_clusters
 from .dedup_index import Pinned
 from .duplicates import Dedup
 from .exchange import Packed, exchange, fold, pack, put_bands, sign_key
 from .keep import keep_columns, keep_keys
 from .runners import Job
-from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .settle import Match, settle_clusters, settled_key, warm_settle
+from .stage import Meter, Receipt, Stage, package_versions
 from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 
 __all__ = ["Link", "Sign", "match", "match_stage", "sign_key", "url_stage", "warm_match"]
@@ -89,6 +88,7 @@ class Sign:
             "rows": put_array(store, rows, "rows"),
             "ids": put_array(store, documents.ids, "ids"),
             "contents": put_array(store, documents.contents, "contents"),
+            "texts": put_array(store, documents.texts, "contents"),  # mostly the same object
             "keys": put_array(store, documents.keys, "keys"),
             "own": None if documents.own is None else put_strings(store, documents.own, "own"),
             "forest": put_array(store, forest, "forest"),
@@ -134,7 +134,7 @@ class Sign:
         return documents, {URL: (np.concatenate(digests), np.arange(len(documents.rows)))}
 
 
-_PAIRS = ("ids", "contents", "keys")
+_PAIRS = ("ids", "contents", "texts", "keys")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class Documents:
 
     rows: np.ndarray  # (n,) int64, rising
     ids: np.ndarray  # (n, 2) uint64
-    contents: np.ndarray  # (n, 2) uint64: digests
+    contents: np.ndarray  # (n, 2) uint64: digests of the normalised texts
+    texts: np.ndarray  # (n, 2) uint64: digests of the texts as they are
     keys: np.ndarray  # (n, policies) uint64, see `keep`
     own: pa.Array | None  # the user's own ids, where there are any
 
@@ -151,24 +152,26 @@ class Documents:
     def none(cls, keep: Sequence[str]) -> Documents:
         """Give no documents."""
         pairs = np.zeros((0, 2), np.uint64)
-        return cls(np.zeros(0, np.int64), pairs, pairs, np.zeros((0, len(keep)), np.uint64), pa.array([], pa.string()))
+        keys = np.zeros((0, len(keep)), np.uint64)
+        return cls(np.zeros(0, np.int64), pairs, pairs, pairs, keys, pa.array([], pa.string()))
 
     @classmethod
     def of(
         cls, source: str, rows: np.ndarray, batch: pa.RecordBatch, keep: Sequence[str], normalisation: Any
     ) -> Documents:
         """Read it off a batch with texts."""
-        contents = content_digests(batch.column("text"), normalisation)
+        texts = content_digests(batch.column("text"))
+        contents = texts if normalisation == "none" else content_digests(batch.column("text"), normalisation)
         own = batch.column("source_id") if "source_id" in batch.schema.names else pa.nulls(len(batch), pa.string())
-        return cls(rows, id_words(batch.column("id")).copy(), contents, keep_keys(keep, source, batch), own)
+        return cls(rows, id_words(batch.column("id")).copy(), contents, texts, keep_keys(keep, source, batch), own)
 
     @classmethod
     def joined(cls, some: Sequence[Documents]) -> Documents:
         """Put batches behind one another."""
         rows = np.concatenate([one.rows for one in some])
-        ids, contents, keys = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
+        pairs = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
         own = pa.chunked_array([one.own for one in some], pa.string()).combine_chunks()
-        return cls(rows, ids, contents, keys, None if own.null_count == len(own) else own)
+        return cls(rows, *pairs, None if own.null_count == len(own) else own)
 
 
 @dataclass(frozen=True)
@@ -199,27 +202,23 @@ def match(
     *,
     by_url: bool = False,
     index: Pinned | None = None,
+    similarity: bool = False,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `index`: batches of earlier runs, their blocks numbered from len(parts) on, which are matched against and never with
-    one another; the stage's hash covers them.
+    one another; the stage's hash covers them. `similarity` has the true similarity of each document to the one that
+    stays for it worked out where nothing is verified, too.
     """
-    done = stage.receipt("clusters")
+    done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
     sign, link = Sign(stage, dedup, view, by_url, repeats=index is not None), Link(stage, len(parts))
     extra = index.extra(stage.name, len(parts)) if index is not None else ()
-    earlier = partial(index.earlier, stage.name, len(parts)) if index is not None else None
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
     forests = [receipt["forest"] for receipt in [*signed, *linked]]
-    keep, kind = (dedup.url.keep, "url") if by_url and dedup.url else (dedup.keep, None)
-    return run_task(
-        stage,
-        "clusters",
-        lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, forests, folder, earlier),
-    )
+    return settle_clusters(Match(stage, dedup, parts, signed, launch, view, by_url, similarity, index), forests)
 
 
 def warm_match(dedup: Dedup) -> None:
@@ -229,3 +228,4 @@ def warm_match(dedup: Dedup) -> None:
     if dedup.minhash is not None:
         dedup.minhash.digests(texts)
     spanning_forest(fold(pack(digests, np.arange(3, dtype=np.uint64)))[1])
+    warm_settle(dedup, texts)

@@ -68,6 +68,7 @@ class Texts:
             "id": document_ids(self.source, self.path, range(len(self.texts))),
             "text": pa.array(self.texts.values(), pa.string()),
             "source_id": pa.array(self.texts, pa.string()),
+            "date": pa.array([f"2026-01-{len(name):02}" for name in self.texts], pa.string()),  # long names are newer
             "url": pa.array([self.urls.get(name) for name in self.texts], pa.string()),
         }
         batch = pa.record_batch({name: held[name] for name in columns if name in held})
@@ -328,11 +329,11 @@ def test_urls_are_indexed_and_the_indexed_one_stays(tmp_path: Path) -> None:
     settings = Dedup.model_validate({"url": {}, "minhash": None})
     old = [Texts(0, "0", {"a": "old page", "b": "no url"}, {"a": "http://x/1"})]
     dedup(tmp_path / "1", tmp_path / "index", old, "one", settings)
-    new = [Texts(0, "0", {"c": "newer page", "d": "other", "e": "no url"}, {"c": "http://x/1", "d": "http://x/2"})]
+    new = [Texts(0, "0", {"new": "newer page", "d": "other", "e": "no url"}, {"new": "http://x/1", "d": "http://x/2"})]
     found = dedup(tmp_path / "2", tmp_path / "index", new, "two", settings)
     assert found.kept == {"d"}
     assert {name: (row["kind"], row["kept_source_id"]) for name, row in found.rows.items()} == {
-        "c": ("url", "a"),
+        "new": ("url", "a"),
         "e": ("exact", "b"),
     }
     counts = [batch.count("documents") for batch in found.generation.batches]
