@@ -15,23 +15,26 @@ import numpy as np
 import pyarrow as pa
 
 from ..sharding.store import Store
-from ..transforms.kernels.graph import spanning_forest
+from ..transforms.kernels.graph import by_other, spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
 from .dedup_index import Pinned
 from .duplicates import Dedup
-from .exchange import Packed, exchange, fold, pack, put_bands, sign_key
+from .exchange import Packed, exchange, fold, pack, put_bands, repeats, sign_key
+from .forests import Forest, merge_forests, put_forest
 from .keep import keep_columns, keep_keys
 from .runners import Job
 from .settle import Match, settle_clusters, settled_key, warm_settle
 from .stage import Meter, Receipt, Stage, package_versions
+from .stars import contract
 from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 
 __all__ = ["Link", "Sign", "match", "match_stage", "sign_key", "url_stage", "warm_match"]
 CONTENT = -1  # the band of whole contents
 URL = -2  # the band of URLs
 Banded = dict[int, tuple[np.ndarray, np.ndarray]]  # by band: digests (n, 2), and which documents have them (n,)
+CONTRACT_NODES = 128 << 20  # that one union-find in the client may hold: about 76 bytes each
 
 
 def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
@@ -70,11 +73,11 @@ class Sign:
         held, others, edges = {}, {}, []
         with meter.on("link"):
             for band, (digests, at) in bands.items():
-                held[f"band{band:+04d}"], repeats = fold(pack(digests, addresses[at]))
-                edges.append(repeats)
+                held[f"band{band:+04d}"], linked = fold(pack(digests, addresses[at]))
+                edges.append(linked)
                 if self.repeats:
-                    of = np.searchsorted(addresses[at], repeats[:, 1])
-                    others[f"band{band:+04d}"] = pack(digests[of], repeats[:, 1])
+                    of = np.searchsorted(addresses[at], linked[:, 1])
+                    others[f"band{band:+04d}"] = pack(digests[of], linked[:, 1])
             forest = spanning_forest(np.concatenate(edges))
         store = self.stage.store
         repeated = put_bands(store, folder, others) if self.repeats else {}
@@ -91,8 +94,7 @@ class Sign:
             "texts": put_array(store, documents.texts, "contents"),  # mostly the same object
             "keys": put_array(store, documents.keys, "keys"),
             "own": None if documents.own is None else put_strings(store, documents.own, "own"),
-            "forest": put_array(store, forest, "forest"),
-            "edges": len(forest),
+            **put_forest(store, forest),
         }
 
     def _digests(self, part: Part, fates: Fates) -> tuple[Documents, Banded]:
@@ -187,9 +189,8 @@ class Link:
     def __call__(self, entries: Packed, folder: Path, meter: Meter) -> Receipt:
         """Commit the group's edges, a forest, for an address is in one bucket of a band."""
         with meter.on("link"):
-            _, edges = fold(entries, self.foreign << 32)
-        forest = put_array(self.stage.store, edges, "forest")
-        return {"addresses": len(entries), "edges": len(edges), "forest": forest}
+            edges = by_other(repeats(entries, self.foreign << 32))
+        return {"addresses": len(entries), **put_forest(self.stage.store, edges)}
 
 
 def match(
@@ -203,13 +204,15 @@ def match(
     by_url: bool = False,
     index: Pinned | None = None,
     similarity: bool = False,
+    contract_nodes: int = CONTRACT_NODES,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `index`: batches of earlier runs, their blocks numbered from len(parts) on, which are matched against and never with
     one another; the stage's hash covers them. `similarity` has the true similarity of each document to the one that
-    stays for it worked out where nothing is verified, too.
+    stays for it worked out where nothing is verified, too. Where more than `contract_nodes` documents may be in
+    clusters, star rounds find the components; the result is the same.
     """
     done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
@@ -217,8 +220,11 @@ def match(
     sign, link = Sign(stage, dedup, view, by_url, repeats=index is not None), Link(stage, len(parts))
     extra = index.extra(stage.name, len(parts)) if index is not None else ()
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
-    forests = [receipt["forest"] for receipt in [*signed, *linked]]
-    return settle_clusters(Match(stage, dedup, parts, signed, launch, view, by_url, similarity, index), forests)
+    forests = merge_forests(stage, list(map(Forest.of, [*signed, *linked])), launch)
+    if sum(forest.edges for forest in forests) > contract_nodes:
+        forests = contract(stage, forests, launch)
+    names = [forest.name for forest in forests]
+    return settle_clusters(Match(stage, dedup, parts, signed, launch, view, by_url, similarity, index), names)
 
 
 def warm_match(dedup: Dedup) -> None:
@@ -227,5 +233,7 @@ def warm_match(dedup: Dedup) -> None:
     digests = content_digests(texts, dedup.normalisation)
     if dedup.minhash is not None:
         dedup.minhash.digests(texts)
-    spanning_forest(fold(pack(digests, np.arange(3, dtype=np.uint64)))[1])
+    packed = pack(digests, np.arange(3, dtype=np.uint64))
+    fold(packed)
+    spanning_forest(by_other(repeats(packed)))
     warm_settle(dedup, texts)

@@ -28,6 +28,7 @@ from process_tree import peak_mb
 from penstock.pipelines.dedup_index import Pinned, add_batch, pin_index
 from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.exchange import exchange, fold, pack, put_bands, sign_key
+from penstock.pipelines.forests import Forest, merge_forests, put_forest
 from penstock.pipelines.index_batches import Index
 from penstock.pipelines.index_removal import remove
 from penstock.pipelines.match import Link
@@ -113,7 +114,7 @@ class Sign:
             "texts": put_array(self.store, contents, "contents"),
             "keys": put_array(self.store, np.zeros((len(rows), 1), np.uint64), "keys"),
             "own": put_strings(self.store, pa.array([f"document {number}" for number in numbers.tolist()]), "own"),
-            "forest": put_array(self.store, edges[0], "forest"),
+            **put_forest(self.store, edges[0]),
         }
 
 
@@ -135,8 +136,9 @@ def match(run: Store, parts: Sequence[Synthetic], pinned: Pinned | None, name: s
     stage = Stage.of(run, "duplicates", {"name": name}, {})
     extra = pinned.extra("duplicates", len(parts)) if pinned is not None else ()
     signs, linked = exchange(stage, parts, Sign(stage.store), Link(stage, len(parts)), here, True, extra=extra)
-    forests = [receipt["forest"] for receipt in [*signs, *linked]]
-    return settle_clusters(Match(stage, Dedup(), parts, signs, here, index=pinned), forests)
+    forests = merge_forests(stage, list(map(Forest.of, [*signs, *linked])), here)
+    names = [forest.name for forest in forests]
+    return settle_clusters(Match(stage, Dedup(), parts, signs, here, index=pinned), names)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
