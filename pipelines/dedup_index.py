@@ -81,6 +81,11 @@ class Pinned:
         """Hash all that decides what a match finds, for the hashes of the run's stages."""
         return digest([[batch.name, batch.content, sorted(_objects(batch))] for batch in self.batches])
 
+    def to_json(self) -> dict[str, Any]:
+        """Say in a manifest what the run was matched against, and what it adds."""
+        against = [{"name": batch.name, "content": batch.content} for batch in self.batches]
+        return {"url": self.index.store.url, "batch": self.name, "content": self.content, "against": against}
+
     def blocks(self, stage: str) -> list[tuple[int, Block]]:
         """Give the blocks of a stage with the numbers of their batches: the n-th has part number parts + n."""
         held = [(number, block) for number, batch in enumerate(self.batches) for block in batch.blocks]

@@ -475,6 +475,30 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["index", "remove", index, "--batch", "one", "--all"]) == 0
 
 
+def test_penstock_dedup_against_an_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = str(tmp_path / "index")
+    for month, texts in {"1": ["one", "two", "two"], "2": ["two", "three", "two"]}.items():
+        (tmp_path / month).mkdir()
+        lines = [json.dumps({"text": text, "key": f"{month}-{row}"}) + "\n" for row, text in enumerate(texts)]
+        (tmp_path / month / "part-0.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def command(month: str, *more: str) -> int:
+        inputs = ["--input", str(tmp_path / month), "--output", str(tmp_path / f"out{month}"), "--id-field", "key"]
+        return main(["dedup", *inputs, "--exact", "--index", index, "--quiet", *more])
+
+    assert command("1", "--batch", "one") == 0
+    assert command("2", "--batch", "two", "--annotate") == 0
+    capsys.readouterr()
+    (written,) = [path for path in (tmp_path / "out2" / "output").rglob("*.jsonl") if path.stat().st_size]
+    rows = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
+    assert [row["is_duplicate"] for row in rows] == [True, False, True]
+    assert [row["kept_id"] for row in rows if row["is_duplicate"]] == ["1-1", "1-1"]
+    assert command("2", "--batch", "two", "--annotate") == 0
+    assert Index.of(index).current().number == 2
+    assert main(["dedup", "--input", index, "--output", str(tmp_path / "x"), "--index", index]) == 2
+    assert main(["dedup", "--input", str(tmp_path / "1"), "--output", str(tmp_path / "x"), "--batch", "one"]) == 2
+
+
 def test_ids_are_binary(tmp_path: Path) -> None:
     dedup(tmp_path / "1", tmp_path / "index", parts_of({"a": "one"}), "one")
     (name,) = [name for name in Store(tmp_path / "index").list() if name.endswith(".parquet")]
