@@ -22,7 +22,7 @@ from ..transforms.kernels.choose import choose
 from ..transforms.kernels.graph import spanning_forest
 from ..transforms.schema import ID, id_sum
 from ..transforms.step import utf8_buffers
-from .dedup_index import Earlier
+from .dedup_index import NONE_EARLIER, Earlier
 from .keep import require_values
 from .recipe import digest
 from .stage import Receipt
@@ -159,7 +159,7 @@ def write_clusters(
     similarity: NDArray[np.float32],
     kind: str | None,
     path: Path,
-    known: Earlier,
+    known: Earlier = NONE_EARLIER,
 ) -> NDArray[np.int64]:
     """Write a row for every document that goes, sorted by address; give their places.
 

@@ -66,6 +66,9 @@ class Earlier:
         return self.labels[at] == labels, at
 
 
+NONE_EARLIER = Earlier.none()
+
+
 @dataclass(frozen=True)
 class Pinned:
     """The batches that a run is matched against, and the batch that it will be."""
@@ -113,7 +116,7 @@ class Pinned:
             tables.append(read_documents(self.index.store, block, rows))
             batches.append(np.full(len(rows), batch))
         if not tables:
-            return Earlier.none()
+            return NONE_EARLIER
         table, batch = pa.concat_tables(tables).combine_chunks(), np.concatenate(batches)
         ids, big = id_words(table.column("id")), id_words(table.column("id")).byteswap()
         gone = ~table.column("kept").to_numpy()

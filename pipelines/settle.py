@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..transforms.kernels.graph import components
 from .clusters import Members, Sources, merge, put_listed, write_clusters
-from .dedup_index import Earlier, Pinned
+from .dedup_index import NONE_EARLIER, Earlier, Pinned
 from .duplicates import Dedup
 from .guard import Giants
 from .runners import Job
@@ -105,7 +105,7 @@ def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
 def part_earlier(match: Match, nodes: Nodes, labels: Nodes) -> tuple[Earlier, Nodes, Nodes]:
     """Part indexed documents from this run's: for each cluster that has some, the one that stays for all of it."""
     if match.index is None:
-        return Earlier.none(), nodes, labels
+        return NONE_EARLIER, nodes, labels
     count = len(match.parts)
     ours = nodes < np.uint64(count << 32)
     return match.index.earlier(match.stage.name, count, nodes[~ours], labels[~ours]), nodes[ours], labels[ours]

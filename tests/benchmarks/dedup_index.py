@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from minhash import load_average
 from numpy.typing import NDArray
-from process_tree import peak_mb
+from process_tree import load_average, peak_mb
 
 from penstock.pipelines.dedup_index import Pinned, add_batch, pin_index
 from penstock.pipelines.duplicates import Dedup
