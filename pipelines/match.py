@@ -212,7 +212,7 @@ def match(
     `index`: batches of earlier runs, their blocks numbered from len(parts) on, which are matched against and never with
     one another; the stage's hash covers them. `similarity` has the true similarity of each document to the one that
     stays for it worked out where nothing is verified, too. Where more than `contract_nodes` documents may be in
-    clusters, star rounds find the components; the result is the same.
+    clusters, star rounds find the components, which are the same.
     """
     done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
