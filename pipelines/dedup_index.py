@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .. import RequestError
 from ..sharding.canonical import canonical
-from ..sharding.store import Store, crash_point, register_crash_points
+from ..sharding.store import Store
 from ..transforms.schema import id_words
 from .duplicates import Dedup
 from .exchange import Digests, sign_key
@@ -34,8 +34,6 @@ from .recipe import digest
 from .runners import Job
 from .stage import Stage, package_versions
 from .views import Part, View
-
-register_crash_points("batch-about-to-be-added")
 
 STAGES = ("urls", "duplicates")  # whose digests are indexed
 BLOCK_DOCUMENTS = 1 << 20
@@ -225,7 +223,6 @@ def add_batch(
         launch(Job("index", left, AddBlock(stage, index.store, f"batches/{batch.key[:32]}/", view)))
     found = [receipt["block"] for receipt in stage.receipts([task.key for task in tasks])]
     blocks = tuple(Block.model_validate(block) for block in found if block is not None)
-    crash_point("batch-about-to-be-added")
 
     def change(now: Generation) -> Generation | None:
         if standing(index, now, pinned.parameters, batch.name, batch.content) is not None:

@@ -22,11 +22,9 @@ from pydantic import ValidationError
 
 from .. import CorruptDataError, RequestError, StoreError
 from ..sharding.canonical import canonical, parse
-from ..sharding.store import Store, crash_point, register_crash_points
+from ..sharding.store import Store
 from .duplicates import Dedup, Frozen
 from .recipe import digest
-
-register_crash_points("generation-committed")
 
 MAGIC = "penstock-dedup-index"
 VERSION = [1, 0]
@@ -149,7 +147,6 @@ class Index:
             following = changed.model_copy(update={"number": current.number + 1})
             body = canonical({"magic": MAGIC, "version": VERSION, **following.model_dump(mode="json")})
             if self.store.create(f"generations/{following.number}.json", body):
-                crash_point("generation-committed")
                 return following
 
     def sweep(self) -> int:
