@@ -1,7 +1,7 @@
 """How many documents inputs hold, before they are read: from Parquet footers exactly, else from the heads of files.
 
-A footer costs one read of some kilobytes. Of other formats 256 MiB are decompressed, in one to three seconds: whole files
-where that is enough, else the heads of at most 64 files spread over the input; what a record takes there it takes
+A footer costs one read of some kilobytes. Of other formats 256 MiB are decompressed, in one to three seconds: whole
+files where that is enough, else the heads of at most 64 files spread over the input; what a record takes there it takes
 everywhere.
 """
 

@@ -1,4 +1,4 @@
-"""What a deduplication came to, for a terminal: counts, warnings with what to check, and pairs explained by their words.
+"""What a deduplication came to, for a terminal: counts, warnings with what to check, pairs explained by their words.
 
 A job that removes nothing, or nearly everything, has most often been asked the wrong thing: that is said.
 """

@@ -7,6 +7,8 @@ similarity was computed, that of 48 pairs is computed here.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,8 +28,7 @@ CLUSTERS = 12
 MEMBERS = 4  # dropped copies named of each cluster
 PAIRS = 12
 POOL = 48  # near pairs of each class held, of which PAIRS are shown
-#: Classes of similarity, and how many pairs of each are shown where there are as many.
-CLASSES = {"url": 1, "exact": 2, "≥ 0.95": 3, "0.8 – 0.95": 3, "< 0.8": 3, "unknown": 0}
+CLASSES = ("url", "exact", "≥ 0.95", "0.8 – 0.95", "< 0.8", "unknown")  # of similarity, in the order of the page
 BINS = 40  # of similarity from 0 to 1
 ELSEWHERE = "an earlier batch"
 STAGES = ("urls", "duplicates")  # that remove whole documents, in their order
@@ -182,13 +183,25 @@ def _jaccard(pair: Pair, dedup: Dedup) -> float | None:
 
 
 def chosen(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """Choose so many pairs: of each class its share, then whatever is left; exact ones first, then the most similar."""
-    taken: list[Pair] = []
-    for name, quota in CLASSES.items():
-        taken += [pair for pair in pairs if pair.alike == name][: quota * max(1, count // PAIRS)]
-    taken = (taken + [pair for pair in pairs if pair not in taken])[:count]
-    order = list(CLASSES)
-    return sorted(taken, key=lambda pair: (order.index(pair.alike), -(pair.similarity or 0.0), pair.ids))
+    """Choose so many pairs: one of each class in turn, few of those that are no news, and of one kept document few.
+
+    They come in the order of the classes, the most similar first.
+    """
+    left = {name: _varied([pair for pair in pairs if pair.alike == name]) for name in CLASSES}
+    plain = max(1, count // 6)
+    left |= {name: left[name][:plain] for name in ("url", "exact") if any(left[other] for other in CLASSES[2:])}
+    taken = [pair for turn in itertools.zip_longest(*left.values()) for pair in turn if pair is not None][:count]
+    return sorted(taken, key=lambda pair: (CLASSES.index(pair.alike), -(pair.similarity or 0.0), pair.ids))
+
+
+def _varied(pairs: Sequence[Pair]) -> list[Pair]:
+    """Put the first pair of each kept document before the others."""
+    seen: Counter[bytes] = Counter()
+    turns = []
+    for pair in pairs:
+        turns.append(seen[pair.ids[1]])
+        seen[pair.ids[1]] += 1
+    return [pairs[at] for at in sorted(range(len(pairs)), key=turns.__getitem__)]
 
 
 def _binned(values: NDArray[Any]) -> NDArray[np.int64]:
