@@ -124,7 +124,7 @@ def deduplicate(
 
 def _stages(job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask]) -> dict[str, Any]:
     store, weight = launcher.store, input_weight(tasks)
-    pin(store.child("plan"), tasks)
+    planned, _ = pin(store.child("plan"), tasks)
     with launcher.progress.phase("compiling"):
         launcher.prepare(compile_kernels(job.steps, job.dedup))
 
@@ -136,6 +136,7 @@ def _stages(job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask]) -> d
     stage, receipts, costs = _write(job, launcher, tasks, found, weight)
     totals = check_output(receipts, found.removed, annotate=job.output.annotate)
     manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}
+    manifest["tables"]["plan"] = f"plan/{planned}"
     write_manifest(store, manifest)
     forget(store)
     with launcher.progress.phase("report"):
