@@ -26,11 +26,12 @@ KINDS = {
 def duplicates_section(found: Duplicates, documents: int, dedup: Dedup | None) -> str:
     """Say what went, by kind and by size of cluster, how likely a pair was to meet, and which input lost to which."""
     if not found.removed:
-        return "<p>No two documents were found to be the same.</p>"
+        return f"<p>No two documents were found to be the same.</p>{_cuts(found)}"
     parts = [
-        f"<p>{plural(found.removed, 'document')} in {plural(found.count, 'cluster')} went because another one says the "
-        f"same; {found.cluster_sizes.get(2, 0):,} of the clusters are pairs, the largest has {found.largest:,} members."
-        "</p>",
+        _cuts(found),
+        f"<p>{plural(found.removed, 'document')} went because others say the same. They form "
+        f"{plural(found.count, 'cluster')} with those that stay; {found.cluster_sizes.get(2, 0):,} of the clusters are "
+        f"pairs, the largest has {found.largest:,} members.</p>",
         _guard(found, documents, dedup),
         _kinds(found, documents),
         _sizes(found),
@@ -38,6 +39,15 @@ def duplicates_section(found: Duplicates, documents: int, dedup: Dedup | None) -
         _sources(found),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _cuts(found: Duplicates) -> str:
+    """Say what was cut out of the documents that stay."""
+    return "".join(
+        f"<p>{text(stage.capitalize())} that stood before: {plural(spans, 'stretch', 'stretches')} with "
+        f"{bytes_text(size)} of text were cut out of {plural(documents, 'document')}.</p>"
+        for stage, (documents, spans, size) in found.cuts.items()
+    )
 
 
 def _kinds(found: Duplicates, documents: int) -> str:
@@ -53,6 +63,8 @@ def _kinds(found: Duplicates, documents: int) -> str:
 
 
 def _sizes(found: Duplicates) -> str:
+    if not found.count:
+        return ""
     classes = size_classes(found.cluster_sizes)
     most = max(count for _, count, _ in classes)
     rows = [
@@ -70,11 +82,22 @@ def _guard(found: Duplicates, documents: int, dedup: Dedup | None) -> str:
     if not large or dedup is None:
         return ""
     bounds = f"{dedup.guard.size:,} documents, or {percent_of(dedup.guard.share)} of all"
-    said = "" if not found.guarded else f" {plural(len(found.guarded), 'finding')} of the guard in the receipts."
-    return (
+    said = (
         f'<p class="bad">{plural(large, "cluster is", "clusters are")} larger than {bounds}: look at the pairs below. '
-        f"Chains of near pairs can join what is not alike.{said}</p>"
+        "Chains of near pairs can join what is not alike.</p>"
     )
+    rows = [
+        (f"<code>{text(entry['cluster'])}</code>", f"{entry['documents']:,}", f"{entry['contents']:,}",
+         f"{entry['removed']:,}", "<br>".join(map(_of_source, sorted(entry["sources"].items()))))
+        for entry in found.guarded[:MOST_SOURCES]
+    ]  # fmt: skip
+    head = (("Cluster", ""), ("Documents", "n"), ("Different texts", "n"), ("Removed", "n"), ("By input", "u"))
+    return said + (table(head, rows, "What the guard found, the largest first") if rows else "")
+
+
+def _of_source(item: tuple[str, Sequence[int]]) -> str:
+    name, (lost, whole) = item
+    return f"{text(shorten(name))} lost {lost:,} of {whole:,}"
 
 
 def suspicious(found: Duplicates, documents: int, dedup: Dedup | None) -> int:
@@ -96,11 +119,12 @@ def _curve(found: Duplicates, dedup: Dedup | None) -> str:
     minhash, verify = dedup.minhash, dedup.verify
     points = ", ".join(f"{at:g}: {percent_of(round(chance, 3))}" for at, chance in curve_points(minhash, verify))
     cut = "" if verify is None else f" A pair that met is compared in full, and holds from a similarity of {verify:g}."
+    meets = round(minhash.match_probability(minhash.threshold), 3)
     chart = curve(minhash, verify, f"Chance that a pair meets, by its similarity: {points}")
     made = (
         '<h3>How likely a pair was to meet</h3><p class="note">Jaccard similarity of '
-        f"{text(minhash.ngram)}-grams of {text(minhash.unit)}, {minhash.bands} bands of {minhash.rows} values: half of "
-        f"the pairs at about {minhash.threshold:.2f} meet.{cut}</p>"
+        f"{text(minhash.ngram)}-grams of {text(minhash.unit)}, {minhash.bands} bands of {minhash.rows} values. "
+        f"At the threshold, (1/{minhash.bands})^(1/{minhash.rows}), {percent_of(meets)} of the pairs meet.{cut}</p>"
         f'<figure class="card">{chart}<p>Chance of a match</p></figure>'
     )
     if not found.similarities.any():

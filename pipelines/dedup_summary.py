@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .dedup_examples import read_examples
 from .dedup_report import percent_of, suspicious
-from .dedup_survey import Duplicates, Pair, read_examples, settings_of, survey_duplicates
+from .dedup_survey import Duplicates, Pair, settings_of, survey_duplicates
 from .dedup_texts import DedupTexts, Shown
 from .directory import RunDirectory
 from .duplicates import Dedup

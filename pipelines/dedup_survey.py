@@ -1,16 +1,13 @@
 """Survey what a deduplication found: its tables read row group by row group into counts, examples and largest clusters.
 
 Memory is bounded whatever the number of removals: one row group, counts, and samples of fixed size. Examples are chosen
-by a keyed hash of the id, so the same run gives the same page, and spread over how similar the pairs are. Where no
-similarity was computed, that of 48 pairs is computed here.
+by a keyed hash of the id, so the same run gives the same page, and spread over how similar the pairs are.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,16 +19,20 @@ from ..sharding.store import Store
 from ..transforms.schema import id_words, keyed
 from .dedup_texts import DedupTexts, Shown
 from .duplicates import Dedup
+from .stage import Stage
 from .tables import row_groups
 
 CLUSTERS = 12
 MEMBERS = 4  # dropped copies named of each cluster
-PAIRS = 12
-POOL = 48  # near pairs of each class held, of which PAIRS are shown
+POOL = 48  # pairs of each class held
 CLASSES = ("url", "exact", "≥ 0.95", "0.8 – 0.95", "< 0.8", "unknown")  # of similarity, in the order of the page
 BINS = 40  # of similarity from 0 to 1
-ELSEWHERE = "an earlier batch"
-STAGES = ("urls", "duplicates")  # that remove whole documents, in their order
+ELSEWHERE, NOBODY = "an earlier batch", "no one document"
+#: Stages, in their order, and the receipts that may name their table of removals, the first that stands.
+STAGES = {
+    "urls": ("clusters",), "duplicates": ("clusters-similarity", "clusters"), "lines": ("repeats",),
+    "substrings": ("repeats",),
+}  # fmt: skip
 _COLUMNS = ("id", "kept_id", "source_id", "kept_source_id", "cluster", "cluster_size", "part", "row", "kind",
             "similarity", "kept_part", "kept_row", "kept_batch")  # fmt: skip
 
@@ -83,6 +84,7 @@ class Duplicates:
     lost: dict[tuple[str, str], int] = field(default_factory=dict)  # (input, input of the kept document) → documents
     entered: dict[str, int] = field(default_factory=dict)  # documents of each input; empty where not known
     guarded: list[dict[str, Any]] = field(default_factory=list)  # what the stages say of suspicious clusters
+    cuts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # stage → documents, stretches, bytes cut
     pairs: list[Pair] = field(default_factory=list)
 
     @property
@@ -111,14 +113,12 @@ def settings_of(manifest: Mapping[str, Any]) -> Dedup | None:
 
 def tables_of(run: Store, manifest: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Name the tables of removals, and give the last receipt of the stage that wrote each."""
-    from .stage import Stage
-
-    made = []
-    for name in STAGES:
+    made: list[tuple[str, dict[str, Any]]] = []
+    for name, keys in STAGES.items():
         if hash_ := (manifest.get("stages") or {}).get(name):
-            receipt = Stage(name, hash_, run, ()).receipt("clusters")
-            if receipt is not None:
-                made.append((f"{name}/{hash_}/{receipt['clusters']}", receipt))
+            receipts = (Stage(name, hash_, run, ()).receipt(key) for key in keys)
+            receipt = next((receipt for receipt in receipts if receipt is not None), None)
+            made += [] if receipt is None else [(f"{name}/{hash_}/{receipt['clusters']}", receipt)]
     if not made and (named := (manifest.get("tables") or {}).get("clusters")):
         made.append((named, {}))
     return made
@@ -129,12 +129,15 @@ def survey_duplicates(run: Store, manifest: Mapping[str, Any], texts: DedupTexts
     texts = texts or DedupTexts(run, manifest)
     made = Duplicates(entered=texts.documents)
     sources = sorted(set(texts.sources.values()))
-    numbers = np.zeros(max(texts.sources, default=0) + 2, np.int64)
+    numbers = np.zeros(max(texts.sources, default=0) + 1, np.int64)
     for part, source in texts.sources.items():
         numbers[part] = sources.index(source)
-    counter = _Counter(made, [*sources, ELSEWHERE], numbers)
+    counter = _Counter(made, [*sources, ELSEWHERE, NOBODY], numbers)
     for name, receipt in tables_of(run, manifest):
         made.guarded += list(receipt.get("guarded") or ())
+        if "cut_spans" in receipt:
+            said = tuple(int(receipt[key]) for key in ("cut_documents", "cut_spans", "cut_bytes"))
+            made.cuts[name.partition("/")[0]] = (said[0], said[1], said[2])
         for rows, _ in row_groups(run, name, _COLUMNS):
             counter.add(rows)
         counter.end_table()
@@ -142,69 +145,7 @@ def survey_duplicates(run: Store, manifest: Mapping[str, Any], texts: DedupTexts
     return made
 
 
-def read_examples(made: Duplicates, texts: DedupTexts, dedup: Dedup | None, pairs: int = PAIRS) -> None:
-    """Read the texts of examples: of so many pairs, spread over similarity, and of one copy of each cluster."""
-    near = [pair for pair in made.pairs if pair.alike == "unknown"]
-    computes = bool(near) and dedup is not None and dedup.minhash is not None
-    held = made.pairs if computes else chosen(made.pairs, pairs)
-    wanted = [(place, id_) for pair in held for place, id_ in zip(pair.places, pair.ids, strict=True) if place]
-    wanted += [((part, row), id_) for cluster in made.clusters for id_, part, row in cluster.members[:1]]
-    found = texts.read(wanted)
-    for cluster in made.clusters:
-        cluster.text = found[cluster.members[0][1:]].text
-    earlier = Shown(ELSEWHERE, absent="it lies in an earlier batch, of which the index holds no text")
-    held = [
-        replace(pair, shown=(found[pair.places[0]], found[pair.places[1]] if pair.places[1] else _named(pair, earlier)))
-        for pair in held
-    ]
-    if computes and dedup is not None:
-        held = [pair if pair.alike != "unknown" else replace(pair, similarity=_jaccard(pair, dedup)) for pair in held]
-        values = [pair.similarity for pair in held if pair.kind == "near" and pair.similarity is not None]
-        made.sampled = len(values)
-        made.similarities = made.similarities + _binned(np.array(values, np.float64))
-    made.pairs = chosen(held, pairs)
-
-
-def _named(pair: Pair, earlier: Shown) -> Shown:
-    return replace(earlier, name=pair.ids[1].hex(), source_id=pair.own[1])
-
-
-def _jaccard(pair: Pair, dedup: Dedup) -> float | None:
-    """Compute the similarity of a pair whose texts are at hand."""
-    assert dedup.minhash is not None
-    assert pair.shown is not None
-    both = [shown.text for shown in pair.shown]
-    if any(text is None for text in both):
-        return None
-    offsets, values = dedup.minhash.shingle_sets(pa.array(both, pa.string()))
-    one, two = values[offsets[0] : offsets[1]], values[offsets[1] : offsets[2]]
-    shared = len(np.intersect1d(one, two, assume_unique=True))
-    return shared / max(1, len(one) + len(two) - shared)
-
-
-def chosen(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """Choose so many pairs: one of each class in turn, few of those that are no news, and of one kept document few.
-
-    They come in the order of the classes, the most similar first.
-    """
-    left = {name: _varied([pair for pair in pairs if pair.alike == name]) for name in CLASSES}
-    plain = max(1, count // 6)
-    left |= {name: left[name][:plain] for name in ("url", "exact") if any(left[other] for other in CLASSES[2:])}
-    taken = [pair for turn in itertools.zip_longest(*left.values()) for pair in turn if pair is not None][:count]
-    return sorted(taken, key=lambda pair: (CLASSES.index(pair.alike), -(pair.similarity or 0.0), pair.ids))
-
-
-def _varied(pairs: Sequence[Pair]) -> list[Pair]:
-    """Put the first pair of each kept document before the others."""
-    seen: Counter[bytes] = Counter()
-    turns = []
-    for pair in pairs:
-        turns.append(seen[pair.ids[1]])
-        seen[pair.ids[1]] += 1
-    return [pairs[at] for at in sorted(range(len(pairs)), key=turns.__getitem__)]
-
-
-def _binned(values: NDArray[Any]) -> NDArray[np.int64]:
+def binned(values: NDArray[Any]) -> NDArray[np.int64]:
     return np.bincount(np.minimum((values * BINS).astype(np.int64), BINS - 1), minlength=BINS).astype(np.int64)
 
 
@@ -227,11 +168,14 @@ class _Counter:
         self.made.removed += len(rows)
         for value in pc.value_counts(rows.column("kind")).to_pylist():
             self.made.kinds[value["values"]] = self.made.kinds.get(value["values"], 0) + value["counts"]
+        self._sources(rows)
+        rows = rows.filter(rows.column("cluster").is_valid())  # lines stood before in any documents
+        if not len(rows):
+            return
         for size, count in _counts(rows.column("cluster_size")):
             self._rows_of_size[size] = self._rows_of_size.get(size, 0) + count
         known = rows.column("similarity").drop_null().to_numpy()
-        self.made.similarities = self.made.similarities + _binned(known)
-        self._sources(rows)
+        self.made.similarities = self.made.similarities + binned(known)
         self._clusters(rows)
         self._pairs(rows)
 
@@ -255,11 +199,12 @@ class _Counter:
 
     def _sources(self, rows: pa.Table) -> None:
         """Count removals by the input of the document that went and that of the one that stayed."""
-        if len(self.sources) == 1:
+        if len(self.sources) == 2:
             return
         gone, kept = (rows.column(name).to_numpy() for name in ("part", "kept_part"))
-        elsewhere = len(self.sources) - 1
-        kept = np.where(kept < 0, elsewhere, self.numbers[np.clip(kept, 0, len(self.numbers) - 1)])
+        nobody = np.asarray(rows.column("cluster").is_null()).astype(np.int64)
+        missing = len(self.sources) - 2 + nobody
+        kept = np.where(kept < 0, missing, self.numbers[np.clip(kept, 0, len(self.numbers) - 1)])
         self._lost += np.bincount(self.numbers[gone] * len(self.sources) + kept, minlength=len(self._lost))
 
     def _clusters(self, rows: pa.Table) -> None:
@@ -305,7 +250,7 @@ def _complete(rows: pa.Table) -> pa.Table:
     """Give a table every column, in the types that are counted on; what is in an earlier batch has the part -1."""
     columns = {
         "source_id": pa.string(), "kept_source_id": pa.string(), "kind": pa.string(), "similarity": pa.float64(),
-        "kept_part": pa.int64(), "kept_row": pa.int64(),
+        "cluster_size": pa.int64(), "kept_part": pa.int64(), "kept_row": pa.int64(),
     }  # fmt: skip
     empty = {"kind": "near", "kept_part": -1, "kept_row": -1}
     for name, type_ in columns.items():

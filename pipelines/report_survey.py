@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..sharding.store import Store
 from ..transforms.schema import id_words, keyed
-from .dedup_survey import Duplicates, read_examples, settings_of, survey_duplicates, tables_of
+from .dedup_examples import read_examples
+from .dedup_survey import Duplicates, settings_of, survey_duplicates, tables_of
 from .dedup_texts import DedupTexts
 from .ledger import LEDGER, SAMPLE_ONE_IN
 from .tables import RowGroup, parquet, read_parts, row_groups, row_values
