@@ -1,4 +1,4 @@
-"""Examples of what a deduplication removed, with their texts: chosen over all similarities, compared in full if need be.
+"""Examples of what a deduplication removed, with their texts: chosen over all similarities, compared where need be.
 
 Where no similarity was computed, that of the 48 near pairs held is computed here: an account of how precise the match
 was, at the cost of reading 96 documents.
