@@ -39,6 +39,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--verify", type=float, metavar="J", help="an edge holds at this true Jaccard similarity")
     kinds.add_argument("--url", action="store_true", help="one document a URL, the newest by the field `date`")
     kinds.add_argument("--lines", choices=("line", "paragraph", "sentence"), help="cut those that stood before")
+    kinds.add_argument("--window", type=int, default=1, metavar="N", help="lines at once; C4's rule is 3 sentences")
     kinds.add_argument(
         "--substrings", type=int, metavar="N", help="cut runs of N bytes that stood before; 100 is usual"
     )
