@@ -31,9 +31,8 @@ def read_examples(made: Duplicates, texts: DedupTexts, dedup: Dedup | None, pair
     found = texts.read(wanted)
     for cluster in made.clusters:
         cluster.text = found[cluster.members[0][1:]].text
-    earlier = Shown(ELSEWHERE, absent="it lies in an earlier batch, of which the index holds no text")
     held = [
-        replace(pair, shown=(found[pair.places[0]], found[pair.places[1]] if pair.places[1] else _named(pair, earlier)))
+        replace(pair, shown=(found[pair.places[0]], found[pair.places[1]] if pair.places[1] else _earlier(pair)))
         for pair in held
     ]
     if computes and dedup is not None:
@@ -44,8 +43,9 @@ def read_examples(made: Duplicates, texts: DedupTexts, dedup: Dedup | None, pair
     made.pairs = chosen(held, pairs)
 
 
-def _named(pair: Pair, earlier: Shown) -> Shown:
-    return replace(earlier, name=pair.ids[1].hex(), source_id=pair.own[1])
+def _earlier(pair: Pair) -> Shown:
+    batch = ELSEWHERE if pair.batch is None else f"the batch {pair.batch}"
+    return Shown(pair.ids[1].hex(), pair.own[1], absent=f"it came in {batch}, of which an index holds no text")
 
 
 def _jaccard(pair: Pair, dedup: Dedup) -> float | None:

@@ -59,6 +59,7 @@ class Pair:
     places: tuple[tuple[int, int], tuple[int, int] | None]  # part and row; None in an earlier batch
     own: tuple[str | None, str | None]  # the user's own ids
     cluster_size: int
+    batch: str | None = None  # the earlier batch that the one that stayed is in
     shown: tuple[Shown, Shown] | None = None
 
     @property
@@ -244,14 +245,22 @@ class _Counter:
 def _pair(row: Mapping[str, Any]) -> Pair:
     kept = None if row["kept_part"] < 0 else (row["kept_part"], row["kept_row"])
     ids, own = (row["id"], row["kept_id"]), (row["source_id"], row["kept_source_id"])
-    return Pair(row["kind"], row["similarity"], ids, ((row["part"], row["row"]), kept), own, row["cluster_size"])
+    return Pair(
+        row["kind"],
+        row["similarity"],
+        ids,
+        ((row["part"], row["row"]), kept),
+        own,
+        row["cluster_size"],
+        row["kept_batch"],
+    )
 
 
 def _complete(rows: pa.Table) -> pa.Table:
     """Give a table every column, in the types that are counted on; what is in an earlier batch has the part -1."""
     columns = {
         "source_id": pa.string(), "kept_source_id": pa.string(), "kind": pa.string(), "similarity": pa.float64(),
-        "cluster_size": pa.int64(), "kept_part": pa.int64(), "kept_row": pa.int64(),
+        "cluster_size": pa.int64(), "kept_part": pa.int64(), "kept_row": pa.int64(), "kept_batch": pa.string(),
     }  # fmt: skip
     empty = {"kind": "near", "kept_part": -1, "kept_row": -1}
     for name, type_ in columns.items():
@@ -259,11 +268,9 @@ def _complete(rows: pa.Table) -> pa.Table:
         column = rows.column(at).cast(type_) if at >= 0 else pa.chunked_array([pa.nulls(len(rows), type_)])
         column = column.fill_null(empty[name]) if name in empty else column
         rows = rows.set_column(at, name, column) if at >= 0 else rows.append_column(name, column)
-    if "kept_batch" in rows.column_names:
-        there = rows.column("kept_batch").is_valid()
-        part = pc.if_else(there, pa.scalar(-1, pa.int64()), rows.column("kept_part"))
-        rows = rows.set_column(rows.schema.get_field_index("kept_part"), "kept_part", part)
-    return rows
+    earlier = rows.column("kept_batch").is_valid()
+    part = pc.if_else(earlier, pa.scalar(-1, pa.int64()), rows.column("kept_part"))
+    return rows.set_column(rows.schema.get_field_index("kept_part"), "kept_part", part)
 
 
 def _counts(column: pa.ChunkedArray) -> Iterator[tuple[int, int]]:

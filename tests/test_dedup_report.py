@@ -1,4 +1,4 @@
-"""What a deduplication tells of itself: the survey of its tables, pairs and their words, page, summary, explanations."""
+"""What a deduplication tells of itself: the survey of its tables, pairs and their words, page, summary."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_earlier_batches_and_repeated_lines_have_no_kept_document_here(tmp_path:
     assert found.kinds == {"near": 2, "line": 1}
     read_examples(found, texts, None)
     page = pairs_section(found)
-    assert "june" in page
+    assert "it came in the batch june" in page
     assert "j7" in page
     assert len(found.pairs) == 2
     assert "lines that stood before" in duplicates_section(found, 10, None)
