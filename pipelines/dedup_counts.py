@@ -85,17 +85,17 @@ def _heads(pieces: Sequence[Piece], mark: bytes) -> Count:
     chosen = spread(whole or pieces, HEADS)
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(partial(_head, mark=mark, most=HEAD_BYTES // max(1, len(chosen))), chosen))
-    read, records = sum(size for size, _ in found), sum(count for _, count in found)
+    read, records = sum(size for size, _, _ in found), sum(count for _, count, _ in found)
     size = sum(piece.bytes for piece in pieces)
-    if read >= size and len(chosen) == len(pieces):
+    if len(chosen) == len(pieces) and all(ended for _, _, ended in found):
         return Count(records, True, "counted")
     return Count(
         round(records * size / max(1, read)), False, f"estimated from the beginning of {plural(len(chosen), 'file')}"
     )
 
 
-def _head(piece: Piece, mark: bytes, most: int) -> tuple[int, int]:
-    """Give the bytes of a file that its head takes, and the records in it."""
+def _head(piece: Piece, mark: bytes, most: int) -> tuple[int, int, bool]:
+    """Give the bytes of a file that its head takes, the records in it, and whether it is all of the file."""
     codec = codec_of(piece.path)
     records, left, held = 0, most, b"\n"
     try:
@@ -107,8 +107,8 @@ def _head(piece: Piece, mark: bytes, most: int) -> tuple[int, int]:
                 records, held = records + body.count(mark), body
             at = piece.size if left > 0 else min(piece.size, file.tell())
     except (pa.ArrowException, InputError, OSError):  # whoever reads it tells what is wrong
-        return 0, 0
-    return at, records + (mark == b"\n" and left > 0 and not held.endswith(mark))
+        return 0, 0, False
+    return at, records + (mark == b"\n" and left > 0 and not held.endswith(mark)), left > 0
 
 
 def spread(pieces: Sequence[Piece], most: int) -> list[Piece]:

@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 from penstock import RequestError
 from penstock.pipelines import dedup_survey, dedup_texts, word_diff
 from penstock.pipelines.clusters import CLUSTERS
-from penstock.pipelines.dedup import dedup_job, deduplicate
+from penstock.pipelines.dedup import DedupJob, dedup_job, deduplicate
 from penstock.pipelines.dedup_charts import curve, curve_points, size_classes
 from penstock.pipelines.dedup_examples import chosen, read_examples
+from penstock.pipelines.dedup_plan import plan_value
 from penstock.pipelines.dedup_report import duplicates_section, pairs_section
 from penstock.pipelines.dedup_summary import dedup_summary, explain
 from penstock.pipelines.dedup_survey import Duplicates, Pair, settings_of, survey_duplicates, tables_of
 from penstock.pipelines.dedup_texts import DedupTexts, Shown
+from penstock.pipelines.plan import plan_inputs
 from penstock.pipelines.report import write_report
 from penstock.sharding.store import Store
 from penstock.transforms import MinHash
@@ -205,6 +207,20 @@ def test_reading_of_inputs_is_bounded(run: tuple[Store, dict[str, Any]], monkeyp
     absent = {place[0]: shown.absent for place, shown in DedupTexts(*run).read(places).items()}
     assert absent[0] is None
     assert str(absent[1]).startswith("not read: ")
+
+
+def test_the_run_stayed_within_its_plan(folder: Path, run: tuple[Store, dict[str, Any]]) -> None:
+    job = DedupJob.from_value(run[1]["recipe"])
+    plan = plan_value(job.dedup, job.parts(plan_inputs(job)), 1)
+    assert (plan["documents"], plan["documents_exact"]) == (run[1]["documents_in"], True)
+    receipts, size = [], 0
+    for name in ("urls", "duplicates"):
+        stage = folder / "out" / name / run[1]["stages"][name]
+        size += sum(path.stat().st_size - len(b"end") for path in stage.glob("data/digests-*"))
+        receipts += [path.name for path in stage.glob("receipts/*.json")]
+    assert 0.7 * plan["exchange"]["bytes"] < size <= plan["exchange"]["bytes"]
+    assert sum(name.startswith("sign-") for name in receipts) == plan["exchange"]["sign_tasks"] == 4
+    assert sum(name.startswith("link-") for name in receipts) == plan["exchange"]["link_tasks"] == 16
 
 
 def row(**values: Any) -> dict[str, Any]:
