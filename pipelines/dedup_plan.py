@@ -17,6 +17,7 @@ from .duplicates import Dedup
 from .exchange import GROUP_BYTES, PACKED
 from .funnel import bytes_text
 from .keep import LAST
+from .match import CONTRACT_NODES
 from .report_parts import plural
 from .views import InputPart
 
@@ -24,7 +25,7 @@ ENTRY = PACKED.itemsize
 LINK_COPIES = 4  # of a group: as read, joined, sorted, and its edges
 MERGE_BYTES = 800_000_000  # a task of the merge, see `forests`: 8 Mi edges read at a time, and their forest
 EDGE_BYTES = 16
-UNION_BYTES = 76  # a clustered document in the client's union-find, see `match`
+UNION_BYTES = 76  # a clustered document in the client's union-find, of `CONTRACT_NODES` at most
 SETTLED_BYTES = 200  # a clustered document while it is settled who stays: ids, contents, labels, order, the table's row
 SHARE = 0.2  # of documents in clusters, where one has to be assumed
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -79,8 +80,10 @@ def kinds(dedup: Dedup) -> list[str]:
 
 
 def _unit(dedup: Dedup) -> str:
-    unit = dedup.lines.unit if dedup.lines is not None else ""
-    return "spans of sentences" if unit == "sentences" else f"{unit}s"
+    if dedup.lines is None:
+        return ""
+    unit, window = f"{dedup.lines.unit}s", dedup.lines.window
+    return unit if window == 1 else f"spans of {window} {unit}"
 
 
 def _of(dedup: Dedup) -> str:
@@ -115,18 +118,22 @@ def memory(dedup: Dedup, documents: int, largest: int) -> dict[str, Any]:
     forests. The client holds what is in clusters.
     """
     bands = bands_of(dedup)
-    signing = 3 * BATCH_BYTES + largest * (2 * 16 * bands + ENTRY + 40 + 8 * len(dedup.keep))
+    signing = 3 * BATCH_BYTES + largest * (2 * 16 * bands + ENTRY + 40 + LAST.itemsize * len(dedup.keep))
     linking = LINK_COPIES * min(GROUP_BYTES, documents * ENTRY)
     merging = min(MERGE_BYTES, 3 * EDGE_BYTES * documents * bands)
-    clustered = UNION_BYTES + SETTLED_BYTES + 8 * len(dedup.keep)
+    settled = SETTLED_BYTES + LAST.itemsize * len(dedup.keep)
+
+    def client(clustered: int) -> int:
+        return UNION_BYTES * min(clustered, CONTRACT_NODES) + settled * clustered
+
     return {
         "worker_bytes": max(signing, linking, merging),
         "sign_bytes": signing,
         "link_bytes": linking,
         "merge_bytes": merging,
-        "client_bytes": round(SHARE * documents) * clustered,
+        "client_bytes": client(round(SHARE * documents)),
         "client_share": SHARE,
-        "client_most_bytes": documents * clustered,
+        "client_most_bytes": client(documents),
     }
 
 

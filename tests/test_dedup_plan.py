@@ -10,17 +10,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from warc_files import page
+from warc_files import http, record
 
 from penstock.pipelines import dedup_counts
 from penstock.pipelines.dedup import dedup_job
 from penstock.pipelines.dedup_counts import Count, count_documents
 from penstock.pipelines.dedup_plan import bands_of, kinds, plan_lines, plan_text, plan_value
-from penstock.pipelines.duplicates import Dedup, Lines, Substrings, Url
+from penstock.pipelines.duplicates import Dedup, Url
 from penstock.pipelines.exchange import GROUP_BYTES
 from penstock.pipelines.plan import plan_inputs
 from penstock.pipelines.views import InputPart, StoredPart
 from penstock.sharding.store import Store
+from penstock.transforms.repeated_lines import Lines
+from penstock.transforms.repeated_spans import Substrings
 
 
 def parts(pattern: Path, task_bytes: int = 64 << 20) -> list[InputPart]:
@@ -53,8 +55,9 @@ def test_lines_are_counted_or_estimated(
     tmp_path: Path, suffix: str, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = "\n".join(json.dumps({"text": f"line {row} " + "word " * (row % 50)}) for row in range(4_000)) + ending
-    packed = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pa.compress(data, "zstd", asbytes=True)}[suffix]
-    (tmp_path / f"one.jsonl{suffix}").write_bytes(packed(body.encode()))
+    data = body.encode()
+    data = pa.compress(data, "zstd", asbytes=True) if suffix == ".zst" else gzip.compress(data) if suffix else data
+    (tmp_path / f"one.jsonl{suffix}").write_bytes(data)
     found = parts(tmp_path / "one.jsonl*")
     assert count_documents(found) == Count(4_000, True, "counted")
     monkeypatch.setattr(dedup_counts, "HEAD_BYTES", 100_000)
@@ -67,7 +70,7 @@ def test_lines_are_counted_or_estimated(
 
 
 def test_pages_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    body = b"".join(page(row) for row in range(40))
+    body = b"".join(record(row, http(b"<p>x")) for row in range(40))
     (tmp_path / "one.warc").write_bytes(body)
     for block in (7, 64, 1 << 20):
         monkeypatch.setattr(dedup_counts, "BLOCK", block)
@@ -93,8 +96,8 @@ def test_texts_and_stored_parts_and_broken_files_count_too(tmp_path: Path) -> No
         (Dedup(minhash=None), 1, "exact copies"),
         (Dedup(url=Url(), verify=0.7), 16, "one document a URL → exact copies → MinHash 14 × 8 of 5-grams of words "
          "verified at 0.7"),
-        (Dedup(exact=False, minhash=None, lines=Lines(), substrings=Substrings()), 0,
-         "repeated lines → substrings of 100 bytes"),
+        (Dedup(exact=False, minhash=None, lines=Lines(unit="sentence", window=3), substrings=Substrings()), 0,
+         "repeated spans of 3 sentences → substrings of 100 bytes"),
     ],
 )  # fmt: skip
 def test_kinds_are_named_in_their_order(dedup: Dedup, bands: int, said: str) -> None:
@@ -113,7 +116,7 @@ def test_plan_scales_with_the_documents() -> None:
     assert large["exchange"]["ranges"] == -(-100_000_000 * 24 // GROUP_BYTES)
     assert large["exchange"]["link_tasks"] == 15 * large["exchange"]["ranges"]
     assert large["memory"]["worker_bytes"] < 1_000_000_000  # whatever the input
-    assert large["memory"]["client_most_bytes"] == 100 * small["memory"]["client_most_bytes"]
+    assert large["memory"]["client_most_bytes"] == 100 * small["memory"]["client_most_bytes"]  # still one union-find
     assert large["memory"]["client_most_bytes"] < 30 << 30
     against = plan_value(Dedup(), [], 4, 50_000_000, Count(1_000_000, False, "estimated"))
     assert against["exchange"]["index_bytes"] == 50 * against["exchange"]["bytes"]
