@@ -30,6 +30,7 @@ from .dedup_output import (
     output_stage,
     output_tasks,
 )
+from .dedup_plan import plan_text
 from .directory import write_manifest
 from .duplicates import Dedup, Frozen
 from .heartbeat import forget
@@ -116,6 +117,8 @@ def deduplicate(
         require_tasks(tasks)
         cuts = job.dedup.lines is not None or job.dedup.substrings is not None
         check_inputs(tasks, job.output, cuts=cuts)
+        if not quiet:
+            launcher.progress.say(plan_text(job.dedup, job.parts(tasks), chosen.processes()))
         return _stages(job, launcher, tasks)
 
 

@@ -66,7 +66,7 @@ def chosen(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
     They come in the order of the classes, the most similar first.
     """
-    left = {name: _varied([pair for pair in pairs if pair.alike == name]) for name in CLASSES}
+    left = {name: _varied([pair for pair in pairs if pair.alike == name]) for name in (*CLASSES[2:], "exact", "url")}
     plain = max(1, count // 6)
     left |= {name: left[name][:plain] for name in ("url", "exact") if any(left[other] for other in CLASSES[2:])}
     taken = [pair for turn in itertools.zip_longest(*left.values()) for pair in turn if pair is not None][:count]

@@ -27,13 +27,15 @@ def dedup_summary(manifest: Mapping[str, Any], found: Duplicates, output: str) -
     documents = _documents(manifest)
     dedup = settings_of(manifest)
     kinds = sorted(found.kinds.items(), key=lambda item: (-item[1], item[0]))
-    rows = [("documents", documents)]
+    refused = [(f"  {fate}", -int(manifest.get(fate) or 0)) for fate in ("rejected", "quarantined")]
+    rows = [("records", int(manifest.get("documents_in") or 0)), *(row for row in refused if row[1])]
+    rows = [("documents", documents)] if len(rows) == 1 else [*rows, ("documents", documents)]
     rows += [(f"  {visible(kind)}", -count) for kind, count in kinds]
     rows += [("kept", int(manifest.get("kept") or 0))]
     width = max(len(f"{count:,}") for _, count in rows)
-    lines = [f"{name:<12} {count:>{width},}  {percent(abs(count), documents):>7}" for name, count in rows]
+    lines = [f"{name:<14} {count:>{width},}  {percent(abs(count), max(documents, 1)):>7}" for name, count in rows]
     if found.count:
-        lines.append(f"{'clusters':<12} {found.count:>{width},}  the largest has {found.largest:,} documents")
+        lines.append(f"{'clusters':<14} {found.count:>{width},}  the largest has {found.largest:,} documents")
     lines += _lost(found)
     lines += [f"warning: {line}" for line in warnings(manifest, found, dedup)]
     return "\n".join([*lines, "", *_places(manifest, output)])
@@ -92,12 +94,12 @@ def _places(manifest: Mapping[str, Any], output: str) -> list[str]:
     lines = []
     for stage, name in (("output", "output"), ("text", "output")):
         if stages.get(stage):
-            lines.append(f"{name:<12} {output}/{stage}/{stages[stage]}/data/")
+            lines.append(f"{name:<14} {output}/{stage}/{stages[stage]}/data/")
     tables = manifest.get("tables") or {}
-    removed = tables.get("removals") or tables.get("clusters")
+    removed = manifest.get("removals") or tables.get("clusters")
     for table in removed if isinstance(removed, (list, tuple)) else filter(None, [removed]):
-        lines.append(f"{'removed':<12} {output}/{table}")
-    return [*lines, f"{'report':<12} {output}/report.html"]
+        lines.append(f"{'removed':<14} {output}/{table}")
+    return [*lines, f"{'report':<14} {output}/report.html"]
 
 
 def explain(path: str, count: int) -> str:

@@ -254,7 +254,7 @@ def test_earlier_batches_and_repeated_lines_have_no_kept_document_here(tmp_path:
 def test_summary_says_what_went_and_who_lost_to_whom(run: tuple[Store, dict[str, Any]]) -> None:
     store, manifest = run
     said = dedup_summary(manifest, survey_duplicates(store, manifest), "OUT")
-    lines = {line[:12].strip(): line[12:].split() for line in said.splitlines()}
+    lines = {line[:14].strip(): line[14:].split() for line in said.splitlines()}
     assert lines["documents"][:2] == ["48", "100.0"]
     assert lines["kept"][0] == str(manifest["kept"])
     gone = sum(int(lines[kind][0]) for kind in ("url", "exact", "near"))
