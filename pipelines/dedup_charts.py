@@ -34,9 +34,12 @@ def curve(minhash: MinHash, verify: float | None, title: str) -> str:
     if verify is not None:
         marks += _mark(verify, f"verified from {verify:g}", 30)
     ticks = "".join(_tick(at / 10, floor) for at in range(0, 11, 2))
+    scale = "".join(
+        f'<text x="0" y="{at - 4:.0f}">{share} %</text>' for at, share in ((top, 100), ((top + floor) / 2, 50))
+    )
     return (
         f'<svg class="chart" width="100%" height="{PLOT + 2 * LABELS}" role="img"><title>{text(title)}</title>'
-        f"{grid}{lines}{marks}{ticks}</svg>"
+        f"{grid}{scale}{lines}{marks}{ticks}</svg>"
     )
 
 

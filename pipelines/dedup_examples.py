@@ -25,7 +25,9 @@ def read_examples(made: Duplicates, texts: DedupTexts, dedup: Dedup | None, pair
     """Read the texts of examples: of so many pairs, spread over similarity, and of one copy of each cluster."""
     near = [pair for pair in made.pairs if pair.alike == "unknown"]
     computes = bool(near) and dedup is not None and dedup.minhash is not None
-    held = made.pairs if computes else chosen(made.pairs, pairs)
+    held = chosen(made.pairs, pairs)
+    if computes:
+        held = [*near, *chosen([pair for pair in made.pairs if pair.alike != "unknown"], pairs)]
     wanted = [(place, id_) for pair in held for place, id_ in zip(pair.places, pair.ids, strict=True) if place]
     wanted += [((part, row), id_) for cluster in made.clusters for id_, part, row in cluster.members[:1]]
     found = texts.read(wanted)

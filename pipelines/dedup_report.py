@@ -130,9 +130,9 @@ def _curve(found: Duplicates, dedup: Dedup | None) -> str:
     if not found.similarities.any():
         return made
     whole = int(found.similarities.sum())
-    what = f"{plural(whole, 'pair')} whose similarity is known"
+    what = plural(whole, "near pair")
     if found.sampled is not None:
-        what = f"{what}: exact copies, and {found.sampled:,} near pairs chosen by hash, compared in full for this page"
+        what = f"{what} chosen by hash, compared in full for this page"
     drawn = similarities(found.similarities, f"Similarity of what went to what stayed: {what}")
     note = "Bar heights grow with the square root of the count."
     return f'{made}<figure class="card">{drawn}<p>Similarity of what went to what stayed: {what}. {note}</p></figure>'

@@ -80,7 +80,7 @@ class Duplicates:
     kinds: dict[str, int] = field(default_factory=dict)  # kind → documents that went
     cluster_sizes: dict[int, int] = field(default_factory=dict)  # size → clusters
     clusters: list[Cluster] = field(default_factory=list)  # the largest
-    similarities: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    similarities: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))  # of near pairs
     sampled: int | None = None  # pairs whose similarity was computed here; None where the tables have it
     lost: dict[tuple[str, str], int] = field(default_factory=dict)  # (input, input of the kept document) → documents
     entered: dict[str, int] = field(default_factory=dict)  # documents of each input; empty where not known
@@ -176,7 +176,8 @@ class _Counter:
             return
         for size, count in _counts(rows.column("cluster_size")):
             self._rows_of_size[size] = self._rows_of_size.get(size, 0) + count
-        known = rows.column("similarity").drop_null().to_numpy()
+        near = rows.filter(pc.equal(rows.column("kind"), "near"))
+        known = near.column("similarity").drop_null().to_numpy()
         self.made.similarities = self.made.similarities + binned(known)
         self._clusters(rows)
         self._pairs(rows)
