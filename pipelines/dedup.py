@@ -33,6 +33,7 @@ from .dedup_output import (
     output_stage,
     output_tasks,
 )
+from .dedup_plan import plan_text
 from .directory import write_manifest
 from .duplicates import Dedup, Frozen
 from .heartbeat import forget
@@ -124,6 +125,8 @@ def deduplicate(
         require_tasks(tasks)
         cuts = job.dedup.lines is not None or job.dedup.substrings is not None
         check_inputs(tasks, job.output, cuts=cuts)
+        if not quiet:
+            launcher.progress.say(plan_text(job.dedup, job.parts(tasks), chosen.processes()))
         return _stages(job, launcher, tasks, index, batch)
 
 
@@ -151,7 +154,7 @@ def _stages(
     batch: str | None,
 ) -> dict[str, Any]:
     store, weight = launcher.store, input_weight(tasks)
-    pin(store.child("plan"), tasks)
+    planned, _ = pin(store.child("plan"), tasks)
     with launcher.progress.phase("compiling"):
         launcher.prepare(compile_kernels(job.steps, job.dedup))
 
@@ -167,6 +170,7 @@ def _stages(
     manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}
     if pinned is not None:
         manifest["index"] = pinned.to_json()
+    manifest["tables"]["plan"] = f"plan/{planned}"
     write_manifest(store, manifest)
     if pinned is not None:
         with launcher.progress.phase("index"):

@@ -22,6 +22,9 @@ def add_dedup(commands: Any, add_runner: Callable[[argparse.ArgumentParser], Non
         "--index", metavar="DIR", help="drop what matches documents of earlier runs, whose digests lie there, and add"
     )
     parser.add_argument("--batch", metavar="NAME", help="what this run's documents are called in the index")
+    parser.add_argument(
+        "--explain", type=int, default=0, metavar="N", help="print N removals beside what stays, their words compared"
+    )
     _add_kinds(parser)
     _add_output(parser)
     add_runner(parser)
@@ -121,26 +124,19 @@ def dedup_command(arguments: Any) -> int:
     value = dedup_value(arguments)
     fields = {"text": arguments.text_field, "id": arguments.id_field, "url": arguments.url_field}
     job = dedup_job(arguments.input, fields=fields, **value)
-    manifest = deduplicate(
-        job,
-        arguments.output,
-        options=runner_options(arguments),
-        quiet=arguments.quiet,
-        index=arguments.index,
-        batch=arguments.batch,
-    )
-    closing(arguments.output, manifest)
+    output = arguments.output
+    asked = {"index": arguments.index, "batch": arguments.batch}
+    manifest = deduplicate(job, output, options=runner_options(arguments), quiet=arguments.quiet, **asked)
+    closing(output, manifest, arguments.explain)
     return 0
 
 
-def closing(output: str, manifest: dict[str, Any]) -> None:
-    """Print what became of the documents, and where things lie."""
-    for name in ("documents_in", "kept", "duplicates", "rejected", "quarantined"):
-        print(f"{name.replace('_', ' '):<14} {manifest[name]:>14,}")
-    print()
-    if manifest["tables"]["clusters"]:
-        print(f"removals       {output}/{manifest['tables']['clusters']}")
-    if "index" in manifest:
-        print(f"index          {manifest['index']['url']}, batch {manifest['index']['batch']}")
-    print(f"output         {output}/output/{manifest['stages']['output']}/data/")
-    print(f"report         {output}/report.html")
+def closing(output: str, manifest: dict[str, Any], pairs: int) -> None:
+    """Print what became of the documents, where things lie, and so many pairs with the words in which they differ."""
+    from ..sharding.store import Store
+    from .dedup_summary import dedup_summary, explain
+    from .dedup_survey import survey_duplicates
+
+    print(dedup_summary(manifest, survey_duplicates(Store(output), manifest), output))
+    if pairs:
+        print(f"\n{explain(output, pairs)}")

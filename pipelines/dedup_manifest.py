@@ -22,9 +22,11 @@ def dedup_manifest(
 ) -> dict[str, Any]:
     """Sum up: records in = kept + duplicates + rejected + quarantined, by what became of them and why."""
     rules: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
     for receipt in receipts:
         for file in receipt["files"]:
             rules.update(file["rules"])
+            sources[file["source"]] += file["records"] - file["rejected"] - file["quarantined"]
     return {
         "penstock": __version__,
         "format": 1,
@@ -36,6 +38,7 @@ def dedup_manifest(
         "documents_in": totals["records"],
         **{fate: totals[fate] for fate in ("kept", "rejected", "duplicates", "quarantined")},
         "written": totals["written"],
+        "sources": dict(sorted(sources.items())),  # documents of each input, before deduplication
         "rejected_by_rule": {
             rule.partition("|")[2]: rules[rule] for rule in sorted(rules) if rule.startswith("rejected|")
         },
@@ -47,7 +50,7 @@ def dedup_manifest(
         "bytes_kept": 0,
         "versions": versions(),
         "models": models(job.steps),
-        "stages": {**found.stages, "output": stage.hash},
+        "stages": {**found.stages, "output": stage.hash, "tokens": None},
         "tables": {"parts": None, "row_groups": None, "clusters": found.tables[-1] if found.tables else None},
         "removals": list(found.tables),
     }

@@ -87,7 +87,7 @@ def funnel(manifest: Mapping[str, Any]) -> Funnel:
         kept=int(manifest.get("kept") or 0),
         kept_bytes=kept_bytes,
         tokens=manifest.get("tokens") if manifest.get("tokens_sha256") else None,
-        deduplicated=bool((manifest.get("stages") or {}).get("duplicates")),
+        deduplicated=any((manifest.get("stages") or {}).get(name) for name in ("duplicates", "urls")),
     )
 
 

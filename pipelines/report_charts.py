@@ -109,7 +109,7 @@ def histogram(values: Values, cuts: Sequence[Threshold], title: str) -> str:
     gone, stay = (np.bincount(bins[mask], minlength=len(edges) - 1) for mask in (dropped, ~dropped))
     marks = [_threshold(axis, cut) for cut in cuts]
     ticks = [(axis.at(value), number(value)) for value in _ticks(axis)]
-    return _bars([("kept", stay), ("rejected", gone)], ticks, title, marks, root=True)
+    return bars([("kept", stay), ("rejected", gone)], ticks, title, marks, root=True)
 
 
 def lengths(series: Sequence[tuple[str, NDArray[np.int64]]], edges: NDArray[np.int64], title: str) -> str:
@@ -122,7 +122,7 @@ def lengths(series: Sequence[tuple[str, NDArray[np.int64]]], edges: NDArray[np.i
         power for power in (1, 10, 100, *(10**n for n in range(3, 10))) if axis.edges[0] <= power <= axis.edges[-1]
     ]
     ticks = [(axis.at(power), bytes_text(power).replace(".00", "").replace(".0", "")) for power in powers]
-    return _bars([(kind, counts[first : last + 1]) for kind, counts in series], ticks, title, [], root=False)
+    return bars([(kind, counts[first : last + 1]) for kind, counts in series], ticks, title, [], root=False)
 
 
 def _ticks(axis: Axis) -> list[float]:
@@ -147,7 +147,7 @@ def _threshold(axis: Axis, cut: Threshold) -> str:
     )
 
 
-def _bars(
+def bars(
     series: Sequence[tuple[str, NDArray[np.int64]]],
     ticks: Sequence[tuple[float, str]],
     title: str,

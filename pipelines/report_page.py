@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .dedup_report import clusters_section, duplicates_section, pairs_section
+from .dedup_survey import settings_of
 from .funnel import Funnel, StageCount, bytes_text, percent
 from .report_charts import histogram, lengths, number, stacked, text
 from .report_parts import disclosure, document, legend, name_of, partial, plural, swatch, table
 from .report_style import page
 from .report_survey import LENGTH_EDGES, Record, Survey
-from .report_tables import duplicates_section, languages_section, quarantine_section, run_section, tokens_section
+from .report_tables import languages_section, quarantine_section, run_section, tokens_section
 from .thresholds import Threshold, concerns, kind_of_rule, short, thresholds
 
 Cuts = Mapping[str, Sequence[Threshold]]
@@ -24,7 +26,7 @@ def render(manifest: Mapping[str, Any], account: Funnel, found: Survey, cuts: Cu
         ("scores", "Scores", scores_section(found, cuts)),
         ("languages", "Languages", languages_section(manifest)),
         ("lengths", "Lengths", lengths_section(found)),
-        ("duplicates", "Duplicates", duplicates_section(account, found)),
+        *duplicates_sections(manifest, account, found),
         ("quarantine", "Quarantine", quarantine_section(account, found)),
         ("tokens", "Tokens", tokens_section(manifest)),
         ("run", "This run", run_section(manifest)),
@@ -39,6 +41,22 @@ def render(manifest: Mapping[str, Any], account: Funnel, found: Survey, cuts: Cu
     head = f'<header>{head_section(name, account)}<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
     foot = f"<footer><p>Written by penstock {version}. This page holds all it shows and asks no network for anything."
     return page(f"{name} · penstock report", f"{head}\n<main>\n{body}\n</main>\n{foot}</p></footer>")
+
+
+def duplicates_sections(manifest: Mapping[str, Any], account: Funnel, found: Survey) -> list[tuple[str, str, str]]:
+    """Draw what deduplication found, where it ran."""
+    if not account.deduplicated:
+        return []
+    own = found.duplicates
+    return [
+        (
+            "duplicates",
+            "Duplicates",
+            duplicates_section(own, account.passed or account.documents_in, settings_of(manifest)),
+        ),
+        ("pairs", "Pairs", pairs_section(own)),
+        ("clusters", "Clusters", clusters_section(own, found.found)),
+    ]
 
 
 def head_section(name: str, account: Funnel) -> str:

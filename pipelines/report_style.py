@@ -12,6 +12,7 @@ CSS = """
   color-scheme: light dark;
   --paper: #faf8f4; --card: #fffefb; --ink: #1c2024; --soft: #59616a; --line: #dfdad0; --wash: #f1ede4;
   --kept: #1e747c; --rejected: #cf7f2d; --duplicates: #7d63b0; --quarantined: #b8404f; --cut: #1c2024;
+  --gone: #f6d5c4; --new: #cde6e1;
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", "Noto Serif", Georgia, serif;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, sans-serif;
   --mono: ui-monospace, "SF Mono", SFMono-Regular, Menlo, Consolas, "Noto Sans Mono", "DejaVu Sans Mono", monospace;
@@ -20,6 +21,7 @@ CSS = """
   :root {
     --paper: #131618; --card: #1a1e21; --ink: #e8e5df; --soft: #a3a9af; --line: #2f353a; --wash: #22272b;
     --kept: #4fb0b8; --rejected: #dfa05a; --duplicates: #a993d8; --quarantined: #e27685; --cut: #e8e5df;
+    --gone: #5c2f22; --new: #1d4a48;
   }
 }
 * { box-sizing: border-box; }
@@ -108,6 +110,12 @@ pre { margin: .3rem 0; padding: .6rem .75rem; background: var(--wash); border-ra
   font: .84rem/1.5 var(--mono);
   white-space: pre-wrap; overflow-wrap: anywhere; max-height: 15rem; overflow: auto; contain: paint;
   unicode-bidi: isolate; }
+.pair { display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+.pair > div { min-width: 0; } .pair pre { max-height: 24rem; }
+del, ins { color: var(--ink); border-radius: 2px; box-decoration-break: clone; -webkit-box-decoration-break: clone; }
+del { background: var(--gone); text-decoration: line-through; }
+ins { background: var(--new); text-decoration: underline; text-underline-offset: .15em; }
+line.curve { stroke: var(--duplicates); stroke-width: 2; stroke-linecap: round; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .3rem 1.2rem; margin: .75rem 0; }
 dt { color: var(--soft); } dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 @media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }

@@ -7,6 +7,7 @@ whole files, chosen by the hash of their names. The funnel is exact in any case:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,11 @@ from numpy.typing import NDArray
 
 from ..sharding.store import Store
 from ..transforms.schema import id_words, keyed
+from .dedup_examples import read_examples
+from .dedup_survey import Duplicates, settings_of, survey_duplicates, tables_of
+from .dedup_texts import DedupTexts
 from .ledger import LEDGER, SAMPLE_ONE_IN
-from .tables import PartFiles, RowGroup, parquet, read_parts, read_row, row_groups, row_values
+from .tables import RowGroup, parquet, read_parts, row_groups, row_values
 
 SURVEY_ROWS = 5_000_000
 SAMPLE_ROWS = 16_384  # values held of each score
@@ -28,8 +32,6 @@ EXAMPLES = 3  # of each rule
 MOST_RULES = 200  # that have examples
 MOST_ERRORS = 1_000  # told apart; the rest is counted as one
 PLACES = 5  # of each error
-CLUSTERS = 12
-MEMBERS = 4  # dropped copies named of each cluster
 WEIGHED = 4_000_000  # duplicates whose bytes are summed; 32 MB of ids
 #: Edges of length classes, half an octave each: 0, 1, 2, 3, 4, 6, 8, 11, … 2^31 bytes.
 LENGTH_EDGES = np.unique([0, 1, *(round(2 ** (half / 2)) for half in range(2, 63))]).astype(np.int64)
@@ -67,17 +69,6 @@ class ErrorGroup:
 
 
 @dataclass
-class Cluster:
-    """Documents found to be the same: how many, which one stays, some of the others."""
-
-    size: int
-    cluster: bytes
-    kept: bytes
-    members: list[tuple[bytes, int, int]]  # (id, part, row), the smallest ids
-    text: str | None = None
-
-
-@dataclass
 class Survey:
     """What the report knows beyond the manifest."""
 
@@ -89,8 +80,7 @@ class Survey:
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     examples: dict[str, list[Record]] = field(default_factory=dict)
     errors: dict[str, ErrorGroup] = field(default_factory=dict)
-    clusters: list[Cluster] = field(default_factory=list)
-    cluster_sizes: dict[int, int] = field(default_factory=dict)  # size → clusters
+    duplicates: Duplicates = field(default_factory=Duplicates)
     found: dict[bytes, Record] = field(default_factory=dict)  # records of the clusters shown, by id
     duplicate_bytes: int | None = None  # of text; None where not every duplicate was met
 
@@ -101,10 +91,16 @@ def survey(run: Store, manifest: Mapping[str, Any]) -> Survey:
     made, parts = Survey(), read_parts(run, tables.get("parts"))
     made.parts = len(parts)
     gone = np.zeros(0, np.uint64)
-    if tables.get("clusters"):
-        survey_clusters(run, tables["clusters"], parts, made)
-        gone = duplicate_words(run, tables["clusters"])
-    wanted = {name for cluster in made.clusters for name in (cluster.kept, *(member[0] for member in cluster.members))}
+    if listed := tables_of(run, manifest):
+        texts = DedupTexts(run, manifest)
+        made.duplicates = survey_duplicates(run, manifest, texts)
+        read_examples(made.duplicates, texts, settings_of(manifest))
+        gone = duplicate_words(run, [name for name, _ in listed])
+    wanted = {
+        name
+        for cluster in made.duplicates.clusters
+        for name in (cluster.kept, *(member[0] for member in cluster.members))
+    }
     ledger = LedgerSurvey(made, wanted, rejected_text, gone)
     for part in sorted(parts.values(), key=lambda part: xxhash.xxh3_128_digest(part.ledger.encode())):
         if made.rows_read >= SURVEY_ROWS:
@@ -246,48 +242,12 @@ def record(rows: pa.Table, row: int, scores: Sequence[str], text: pa.Table | Non
     )
 
 
-def survey_clusters(run: Store, name: str, parts: Mapping[int, PartFiles], made: Survey) -> None:
-    """Find the largest clusters, some members of each, and the text of one; count clusters by size."""
-    rows_of_size: dict[int, int] = {}
-    held: dict[bytes, Cluster] = {}
-    for rows, _ in row_groups(run, name, ["id", "kept_id", "cluster", "cluster_size", "part", "row"]):
-        sizes = rows.column("cluster_size").to_numpy()
-        for size, count in zip(*(part.tolist() for part in np.unique(sizes, return_counts=True)), strict=True):
-            rows_of_size[size] = rows_of_size.get(size, 0) + count
-        smallest = sorted((cluster.size for cluster in held.values()), reverse=True)[CLUSTERS - 1 : CLUSTERS]
-        (fit,) = np.nonzero(sizes >= (smallest[0] if smallest else 0))
-        for row in _largest(rows, fit, sizes).tolist():
-            values = row_values(rows, row)
-            cluster = held.setdefault(
-                values["cluster"], Cluster(values["cluster_size"], values["cluster"], values["kept_id"], [])
-            )
-            cluster.members = sorted([*cluster.members, (values["id"], values["part"], values["row"])])[:MEMBERS]
-        best = sorted(held.values(), key=lambda cluster: (-cluster.size, cluster.cluster))[:CLUSTERS]
-        held = {cluster.cluster: cluster for cluster in best}
-    made.cluster_sizes = {size: round(count / max(1, size - 1)) for size, count in sorted(rows_of_size.items())}
-    made.clusters = list(held.values())
-    for cluster in made.clusters:
-        _, part, row = cluster.members[0]
-        cluster.text = read_row(run, parts[part].documents, row, ["text"])["text"] if part in parts else None
-
-
-def duplicate_words(run: Store, name: str) -> NDArray[np.uint64]:
+def duplicate_words(run: Store, names: Sequence[str]) -> NDArray[np.uint64]:
     """Read the first 8 bytes of every duplicate's id, sorted; of more than four million, none."""
     held, count = [np.zeros(0, np.uint64)], 0
-    for rows, _ in row_groups(run, name, ["id"]):
+    for rows, _ in itertools.chain.from_iterable(row_groups(run, name, ["id"]) for name in names):
         held.append(id_words(rows.column("id").combine_chunks())[:, 0].copy())
         count += len(rows)
         if count > WEIGHED:
             return held[0]
     return np.sort(np.concatenate(held))
-
-
-def _largest(rows: pa.Table, fit: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Choose, of a row group's rows, up to four of each of its twelve largest clusters, smallest ids first."""
-    cluster, own = (id_words(rows.column(name).combine_chunks())[fit].byteswap() for name in ("cluster", "id"))
-    order = np.lexsort((own[:, 1], own[:, 0], cluster[:, 1], cluster[:, 0], -sizes[fit]))
-    runs = np.any(np.diff(cluster[order], axis=0, prepend=~cluster[order][:1]) != 0, axis=1)
-    numbers = np.cumsum(runs) - 1
-    (starts,) = np.nonzero(runs)
-    within = np.arange(len(order)) - starts[numbers] if len(order) else np.zeros(0, np.int64)
-    return fit[order[(numbers < CLUSTERS) & (within < MEMBERS)]]

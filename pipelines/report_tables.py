@@ -1,4 +1,4 @@
-"""Sections of the report page that are tables: languages, duplicates, quarantine, tokens, and facts of the run."""
+"""Sections of the report page that are tables: languages, quarantine, tokens, and facts of the run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 from .funnel import Funnel, bytes_text, percent
 from .report_charts import stacked, text
-from .report_parts import disclosure, name_of, partial, plural, sample, shorten, table, url_text
-from .report_survey import PLACES, Cluster, Record, Survey
+from .report_parts import name_of, partial, plural, shorten, table
+from .report_survey import PLACES, Survey
 
 MOST_LANGUAGES = 24
 MOST_STREAMS = 200
 MOST_ERRORS = 30
-TITLE_CHARACTERS = 120
 
 
 def languages_section(manifest: Mapping[str, Any]) -> str:
@@ -35,40 +34,6 @@ def languages_section(manifest: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     head = (("Language", ""), ("Documents", "n"), ("Share", "n"), ("Text", "n"), ("", "w"))
     return table(head, lines, "Languages of the documents that passed the rules, before duplicates were dropped")
-
-
-def duplicates_section(account: Funnel, found: Survey) -> str:
-    """Show the largest clusters of documents that say the same."""
-    if not account.deduplicated:
-        return ""
-    count = sum(found.cluster_sizes.values())
-    if not count:
-        return "<p>No two documents were found to be the same.</p>"
-    pairs, largest = found.cluster_sizes.get(2, 0), max(found.cluster_sizes)
-    return (
-        f"<p>{plural(account.duplicates, 'document')} in {plural(count, 'cluster')} went because another one says the "
-        f"same; {pairs:,} of the clusters are pairs, the largest has {largest:,} members. The largest "
-        f"{len(found.clusters)}, each with the text of one dropped copy:</p>\n"
-        f"{''.join(_cluster(cluster, found) for cluster in found.clusters)}{partial(found)}"
-    )
-
-
-def _cluster(cluster: Cluster, found: Survey) -> str:
-    kept = found.found.get(cluster.kept)
-    title = (kept.url or kept.where) if kept else cluster.kept.hex()
-    rows = [("kept", *_member(cluster.kept, kept))]
-    rows += [("dropped", *_member(name, found.found.get(name))) for name, _, _ in cluster.members]
-    left = cluster.size - len(rows)
-    note = f'<p class="note">and {plural(left, "other copy", "other copies")}</p>' if left > 0 else ""
-    members = table((("", ""), ("Document", "u"), ("Bytes", "n")), rows, "Members")
-    heading = f'<h3 class="url" dir="auto">{text(shorten(title, TITLE_CHARACTERS))}</h3>'
-    return disclosure(heading, f"{cluster.size:,} copies", f"{members}{note}{sample(cluster.text)}")
-
-
-def _member(name: bytes, item: Record | None) -> tuple[str, str]:
-    if item is None:
-        return f"<code>{name.hex()}</code>", ""
-    return f'<span class="url" dir="auto">{url_text(item.url or item.where)}</span>', bytes_text(item.bytes)
 
 
 def quarantine_section(account: Funnel, found: Survey) -> str:

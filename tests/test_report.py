@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.pipelines import report_survey
+from penstock.pipelines import dedup_survey, report_survey
 from penstock.pipelines.funnel import bytes_text, funnel, percent, visible
 from penstock.pipelines.ledger import PartWriter
 from penstock.pipelines.report import funnel_table, write_report
@@ -130,7 +130,8 @@ def write_clusters(folder: Path, documents: Sequence[pa.Table]) -> tuple[str, in
         members = ids[start : start + size]
         for offset in range(1, size):
             rows.append({"id": members[offset], "kept_id": members[0], "cluster": min(members), "cluster_size": size,
-                         "part": 0, "row": start + offset})  # fmt: skip
+                         "part": 0, "row": start + offset, "kind": "near", "similarity": 1 / offset or None,
+                         "kept_part": 0, "kept_row": start})  # fmt: skip
         start += size
     kind = pa.binary(16)
     schema = pa.schema(
@@ -141,6 +142,10 @@ def write_clusters(folder: Path, documents: Sequence[pa.Table]) -> tuple[str, in
             ("cluster_size", pa.int64()),
             ("part", pa.int32()),
             ("row", pa.int64()),
+            ("kind", pa.string()),
+            ("similarity", pa.float32()),
+            ("kept_part", pa.int32()),
+            ("kept_row", pa.int64()),
         ]
     )
     (folder / "duplicates/def").mkdir(parents=True)
@@ -282,7 +287,7 @@ def test_page_holds_no_markup_from_documents(finished: tuple[Store, dict[str, An
         "html", "head", "meta", "link", "title", "style", "body", "header", "main", "footer", "nav", "section",
         "article", "h1", "h2", "h3", "p", "a", "ul", "ol", "li", "b", "br", "wbr", "span", "code", "pre", "details",
         "summary", "div", "figure", "table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "svg",
-        "rect", "line", "text",
+        "rect", "line", "text", "del", "ins",
     }  # fmt: skip
     assert set(found.tags) <= allowed
     assert found.tags.count("style") == 1
@@ -378,21 +383,22 @@ def test_survey_counts_as_a_plain_reading_of_the_ledger_does(finished: tuple[Sto
 def test_clusters_are_the_largest_with_their_smallest_members(finished: tuple[Store, dict[str, Any], str]) -> None:
     store, manifest, page = finished
     rows = pq.read_table(store.local(manifest["tables"]["clusters"])).to_pylist()
-    found = survey(store, manifest)
+    survey_ = survey(store, manifest)
+    found = survey_.duplicates
     assert found.cluster_sizes == {2: 20, 4: 1, 9: 1}
     by_cluster: dict[bytes, list[dict[str, Any]]] = {}
     for row in rows:
         by_cluster.setdefault(row["cluster"], []).append(row)
-    wanted = sorted(by_cluster, key=lambda name: (-by_cluster[name][0]["cluster_size"], name))[: report_survey.CLUSTERS]
+    wanted = sorted(by_cluster, key=lambda name: (-by_cluster[name][0]["cluster_size"], name))[: dedup_survey.CLUSTERS]
     assert [cluster.cluster for cluster in found.clusters] == wanted
     for cluster in found.clusters:
         members = sorted((row["id"], row["part"], row["row"]) for row in by_cluster[cluster.cluster])[
-            : report_survey.MEMBERS
+            : dedup_survey.MEMBERS
         ]
         assert cluster.members == members
         documents = pq.read_table(store.local(f"documents/abc/data/documents-{members[0][1]:032x}.parquet"))
         assert cluster.text == documents.column("text")[members[0][2]].as_py()
-        assert {cluster.kept, *(name for name, _, _ in members)} <= set(found.found)
+        assert {cluster.kept, *(name for name, _, _ in members)} <= set(survey_.found)
     assert "and 4 other copies" in page
 
 
