@@ -18,10 +18,10 @@ from ..transforms.kernels.graph import components
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import ID, id_words
-from .clusters import binary_ids
+from .clusters import Members, binary_ids
 from .duplicates import Dedup
 from .exchange import HASHES, fold, pack
-from .keep import keep_keys, keep_order
+from .keep import keep_keys
 
 #: What settling clusters gives: a row for every document that goes.
 REMOVED = pa.schema([("id", ID), ("kept_id", ID), ("cluster", ID), ("cluster_size", pa.int64()), ("kind", pa.string())])
@@ -109,18 +109,15 @@ def settle(values: Iterable[bytes], keep: Sequence[str]) -> pa.RecordBatch:
     named = np.ascontiguousarray(ids[nodes.astype(np.int64)]).reshape(-1, 2)
     contents = np.stack([held["content0"], held["content1"]], axis=1)
     keys = np.stack([held[f"key{place}"] for place in range(len(keep))], axis=1)
-    order = keep_order(keep, labels, keys, None, contents, named)
-    smallest = keep_order(("smallest_id",), labels, keys, None, contents, named)
-    starts = np.flatnonzero(np.diff(labels[order], prepend=~labels[order][:1]))
-    sizes = np.diff(np.r_[starts, len(order)])
-    stays = np.repeat(starts, sizes)
-    gone = np.flatnonzero(np.arange(len(order)) != stays)
-    kept, removed = order[stays[gone]], order[gone]
+    members = Members(nodes, np.searchsorted(nodes, labels), named, contents, contents, keys, None)
+    kept = members.chosen(keep)[members.roots]
+    removed = np.flatnonzero(kept != np.arange(len(kept)))
+    kept, roots = kept[removed], members.roots[removed]
     same = np.all(contents[kept] == contents[removed], axis=1)
     return pa.RecordBatch.from_arrays(
         [
-            *(binary_ids(named[at]) for at in (removed, kept, smallest[stays[gone]])),
-            pa.array(np.repeat(sizes, sizes)[gone]),
+            *(binary_ids(named[at]) for at in (removed, kept, members.smallest()[roots])),
+            pa.array(members.sizes()[roots]),
             pc.if_else(pa.array(same), "exact", "near"),
         ],
         schema=REMOVED,
