@@ -105,18 +105,18 @@ def settle(values: Iterable[bytes], keep: Sequence[str]) -> pa.RecordBatch:
         np.stack([rows["id0"], rows["id1"]], axis=1), axis=0, return_index=True, return_inverse=True
     )
     nodes, labels = components(ends.reshape(-1, 2).astype(np.uint64))
-    held = rows[first[nodes.astype(np.int64)]]
-    named = np.ascontiguousarray(ids[nodes.astype(np.int64)]).reshape(-1, 2)
+    at = nodes.astype(np.int64)
+    held, named = rows[first[at]], np.ascontiguousarray(ids[at]).reshape(-1, 2)
     contents = np.stack([held["content0"], held["content1"]], axis=1)
     keys = np.stack([held[f"key{place}"] for place in range(len(keep))], axis=1)
     members = Members(nodes, np.searchsorted(nodes, labels), named, contents, contents, keys, None)
     kept = members.chosen(keep)[members.roots]
-    removed = np.flatnonzero(kept != np.arange(len(kept)))
-    kept, roots = kept[removed], members.roots[removed]
-    same = np.all(contents[kept] == contents[removed], axis=1)
+    gone = np.flatnonzero(kept != np.arange(len(kept)))
+    roots, stays = members.roots[gone], kept[gone]
+    same = np.all(contents[stays] == contents[gone], axis=1)
     return pa.RecordBatch.from_arrays(
         [
-            *(binary_ids(named[at]) for at in (removed, kept, members.smallest()[roots])),
+            *(binary_ids(named[which]) for which in (gone, stays, members.smallest()[roots])),
             pa.array(members.sizes()[roots]),
             pc.if_else(pa.array(same), "exact", "near"),
         ],

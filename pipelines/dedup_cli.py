@@ -18,6 +18,10 @@ def add_dedup(commands: Any, add_runner: Callable[[argparse.ArgumentParser], Non
     parser.add_argument("--text-field", default="text")
     parser.add_argument("--id-field", help="the column of your own ids, named in every removal")
     parser.add_argument("--url-field", help="the column of URLs; `url` where there is one")
+    parser.add_argument(
+        "--index", metavar="DIR", help="drop what matches documents of earlier runs, whose digests lie there, and add"
+    )
+    parser.add_argument("--batch", metavar="NAME", help="what this run's documents are called in the index")
     _add_kinds(parser)
     _add_output(parser)
     add_runner(parser)
@@ -117,7 +121,14 @@ def dedup_command(arguments: Any) -> int:
     value = dedup_value(arguments)
     fields = {"text": arguments.text_field, "id": arguments.id_field, "url": arguments.url_field}
     job = dedup_job(arguments.input, fields=fields, **value)
-    manifest = deduplicate(job, arguments.output, options=runner_options(arguments), quiet=arguments.quiet)
+    manifest = deduplicate(
+        job,
+        arguments.output,
+        options=runner_options(arguments),
+        quiet=arguments.quiet,
+        index=arguments.index,
+        batch=arguments.batch,
+    )
     closing(arguments.output, manifest)
     return 0
 
@@ -129,5 +140,7 @@ def closing(output: str, manifest: dict[str, Any]) -> None:
     print()
     if manifest["tables"]["clusters"]:
         print(f"removals       {output}/{manifest['tables']['clusters']}")
+    if "index" in manifest:
+        print(f"index          {manifest['index']['url']}, batch {manifest['index']['batch']}")
     print(f"output         {output}/output/{manifest['stages']['output']}/data/")
     print(f"report         {output}/report.html")

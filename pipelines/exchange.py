@@ -4,6 +4,9 @@ An entry is a 128-bit digest and an address, any uint64: 24 bytes. Job 1 signs p
 sorted by digest, are one object. Job 2 has a task for each band and hash range, a group of at most about 64 MiB; a
 range is a slice of each object, found with one read, for digests are uniform. On a cluster the slices go through
 Beam's GroupByKey instead, keyed the same. Both ways commit the same receipts and the same bytes.
+
+Measured by files: 20 M documents of 15 bands are 7.2 GB of entries; a worker that signed took 288 MB, one that linked
+280 MB. Beam's local runner takes about 6 bytes of memory a shuffled byte: it would have needed some 40 GB.
 """
 
 from __future__ import annotations
@@ -74,18 +77,12 @@ def repeats(entries: Packed, foreign: int = HASHES - 1) -> NDArray[np.uint64]:
 
     Digests of which all addresses are `foreign` or above give no edge.
     """
-    return fold_entries(sort_entries(_fixed(repeated_entries(_words(entries)))), np.uint64(foreign))[1]
+    return fold_entries(sort_entries(repeated_entries(_words(entries))), np.uint64(foreign))[1]
 
 
 def _words(entries: Packed) -> NDArray[np.uint64]:
-    return _fixed(np.ascontiguousarray(entries, PACKED).view(np.uint64).reshape(-1, 3))
-
-
-def _fixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Make words read-only: one type for the compiler, whoever calls."""
-    words = words.view()
-    words.flags.writeable = False
-    return words
+    """View entries as three words each; writable, for kernels are compiled for those alone."""
+    return np.require(entries, PACKED, ["C", "W"]).view(np.uint64).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,7 @@ def exchange(
     groups = plan_groups(sources, group_bytes)
     left = [group for group in groups if group.key not in standing]
     if left:
-        held = _Plan(tuple(sources), tuple(left)).put(stage.run)
+        held = _Plan(tuple(sources), len(parts), tuple(left)).put(stage.run)
         by_file = _LinkGroup(stage, held, link)
         if local and sum(end - start for source in sources for _, start, end in source.bands) <= HERE_BYTES:
             for group in left:
@@ -208,7 +205,7 @@ def exchange(
         elif local:
             launch(Job("link", left, by_file))
         else:
-            launch(Job("link", range(len(sources)), _Deal(stage, held), _LinkShuffled(stage, link)))
+            launch(Job("link", range(len(parts)), _Deal(stage, held), _LinkShuffled(stage, held, link)))
     return signed, stage.receipts([group.key for group in groups])
 
 
@@ -217,6 +214,7 @@ class _Plan:
     """What a link job reads from where: too much to travel in every task."""
 
     sources: tuple[Digests, ...]
+    parts: int  # of this run: the first of the sources, the others are of earlier runs
     groups: tuple[Group, ...]
 
     def put(self, store: Store) -> str:
@@ -286,16 +284,20 @@ class _Deal:
 
 @dataclass(frozen=True)
 class _LinkShuffled:
-    """Link what a shuffle brought together."""
+    """Link what a shuffle brought together with what earlier runs have, which is sorted and crosses no shuffle."""
 
     stage: Stage
+    plan: str
     link: Callable[[Packed, Path, Meter], Receipt]
 
     def __call__(self, key: str, values: Iterable[bytes]) -> None:
-        run_task(self.stage, key, partial(self.compute, values))
+        run_task(self.stage, key, partial(self.compute, key, values))
 
-    def compute(self, values: Iterable[bytes], folder: Path, meter: Meter) -> Receipt:
+    def compute(self, key: str, values: Iterable[bytes], folder: Path, meter: Meter) -> Receipt:
         """Join the values, which come in no order."""
         with meter.on("gather"):
-            packed = np.concatenate([np.frombuffer(value, PACKED) for value in values])
+            held = _plan(self.stage.run, self.plan)
+            (group,) = (group for group in held.groups if group.key == key)
+            earlier = gather(held.sources[held.parts :], group)
+            packed = np.concatenate([earlier, *(np.frombuffer(value, PACKED) for value in values)])
         return self.link(packed, folder, meter)

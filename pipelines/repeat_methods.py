@@ -76,6 +76,11 @@ class LineMethod:
             base += len(units)
 
 
+def runs_stage(stage: Stage) -> Stage:
+    """Give the stage of a substrings stage's first exchange."""
+    return replace(stage, name=f"{stage.name}-runs")
+
+
 @dataclass(frozen=True)
 class SpanMethod:
     """Stretches of bytes or words."""
@@ -135,11 +140,6 @@ class SpanMethod:
             first, end = np.searchsorted(places, edges).tolist()
             yield rows, batch, units, np.uint64(base), places[first:end] - edges[0]
             base += len(units)
-
-
-def runs_stage(stage: Stage) -> Stage:
-    """Give the stage of the exchange of runs; each exchange names its receipts alike, so each has a folder."""
-    return replace(stage, name=f"{stage.name}-runs")
 
 
 def _places(runs: Stage, part: Part, numbers: Numbers) -> Numbers:
