@@ -29,6 +29,7 @@ class Work:
     launch: Callable[[Job], None]
     local: bool  # its runner keeps its shuffle in this machine's memory
     progress: Progress
+    similarity: bool = False  # of removed documents to those that stay, where nothing is verified, too
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def _documents(
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url, index=index)
+        similar = work.similarity and not by_url
+        settings = (work.launch, work.local, found.view)
+        receipt = match(stage, dedup, parts, *settings, by_url=by_url, index=index, similarity=similar)
     if (line := guard_line(dedup.guard, receipt["guarded_count"], receipt["guarded"])) is not None:
         work.progress.say(line)
     stage.require([receipt["clusters"]])

@@ -160,7 +160,8 @@ def _stages(
 
     parts = job.parts(tasks)
     pinned = pin_index(store, index, job.dedup, parts, batch) if index is not None else None
-    found = find_duplicates(Work(store, launch, launcher.local, launcher.progress), job.dedup, parts, pinned)
+    work = Work(store, launch, launcher.local, launcher.progress, similarity=job.output.annotate)
+    found = find_duplicates(work, job.dedup, parts, pinned)
     stage, receipts, costs = _write(job, launcher, tasks, found, weight)
     totals = check_output(receipts, found.removed, annotate=job.output.annotate)
     manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}

@@ -32,9 +32,10 @@ class Giants:
     @classmethod
     def of(cls, guard: Guard, nodes: NDArray[np.uint64], labels: NDArray[np.uint64], documents: int) -> Giants:
         """Find them among clusters of so many documents in all."""
-        _, of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        roots = np.searchsorted(nodes, labels)
+        sizes = np.bincount(roots, minlength=len(nodes))
         stops = (sizes > guard.size) | ((sizes >= FEWEST) & (sizes > guard.share * documents))
-        mine = stops[of] if len(of) else np.zeros(0, bool)
+        mine = stops[roots]
         return cls(nodes[mine], labels[mine], int(stops.sum()))
 
     def report(self, sources: Sources, gone: NDArray[np.uint64]) -> list[dict[str, Any]]:
@@ -47,9 +48,9 @@ class Giants:
             totals[part.source] += int(receipt["documents"])
         ids, contents = (sources.array(name, self.nodes, 2) for name in ("ids", "contents"))
         order = np.argsort(self.labels, kind="stable")
-        starts = np.flatnonzero(np.r_[True, self.labels[order][1:] != self.labels[order][:-1]]) if len(order) else []
+        sorted_labels = self.labels[order]
         found = []
-        for rows in np.split(order, starts[1:]) if len(order) else ():
+        for rows in np.split(order, np.flatnonzero(sorted_labels[1:] != sorted_labels[:-1]) + 1) if len(order) else ():
             lost: Counter[str] = Counter()
             numbers, counts = np.unique(self.nodes[rows[np.isin(self.nodes[rows], gone)]] >> 32, return_counts=True)
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):

@@ -171,9 +171,9 @@ class Documents:
     def joined(cls, some: Sequence[Documents]) -> Documents:
         """Put batches behind one another."""
         rows = np.concatenate([one.rows for one in some])
-        pairs = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
+        held = {name: np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS}
         own = pa.chunked_array([one.own for one in some], pa.string()).combine_chunks()
-        return cls(rows, *pairs, None if own.null_count == len(own) else own)
+        return cls(rows, own=None if own.null_count == len(own) else own, **held)
 
 
 @dataclass(frozen=True)
@@ -203,16 +203,17 @@ def match(
     *,
     by_url: bool = False,
     index: Pinned | None = None,
-    similarity: bool = False,
     contract_nodes: int = CONTRACT_NODES,
+    similarity: bool = False,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `index`: batches of earlier runs, their blocks numbered from len(parts) on, which are matched against and never with
-    one another; the stage's hash covers them. `similarity` has the true similarity of each document to the one that
-    stays for it worked out where nothing is verified, too. Where more than `contract_nodes` documents may be in
-    clusters, star rounds find the components, which are the same.
+    one another; the stage's hash covers them.
+    Where more than `contract_nodes` documents may be in clusters, star rounds find the components, which are the same.
+    `similarity` has the true similarity of each document to the one that stays for it worked out where nothing is
+    verified, too.
     """
     done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
@@ -223,8 +224,8 @@ def match(
     forests = merge_forests(stage, list(map(Forest.of, [*signed, *linked])), launch)
     if sum(forest.edges for forest in forests) > contract_nodes:
         forests = contract(stage, forests, launch)
-    names = [forest.name for forest in forests]
-    return settle_clusters(Match(stage, dedup, parts, signed, launch, view, by_url, similarity, index), names)
+    ended = Match(stage, dedup, parts, signed, launch, view, by_url, similarity, index)
+    return settle_clusters(ended, [forest.name for forest in forests])
 
 
 def warm_match(dedup: Dedup) -> None:

@@ -71,7 +71,7 @@ class Loaded:
         store, listed = sets.stage.store, [np.zeros((0, 4), np.uint64)]
         with (folder / "sets").open("wb") as values, (folder / "bands").open("wb") as bands:
             for one, (rows, shingles, digests) in zip(sets.held, sets.range(group).tolist(), strict=True):
-                listed.append(read_rows(store, one.listed, *rows, 4))
+                listed.append(read_rows(store, one.listed, rows[0], rows[1], 4))
                 for file, name, (first, last), width in (
                     (values, one.sets, shingles, 8),
                     (bands, one.bands, digests, 16 * sets.bands),
@@ -155,7 +155,7 @@ class Similarities:
         with meter.on("compare"):
             held = Loaded.of(self.sets, group.number, folder)
             order = np.argsort(held.listed[:, ADDRESS])
-            pairs = read_rows(store, self.pairs, *self.bounds[group.number : group.number + 2], 2)
+            pairs = read_rows(store, self.pairs, self.bounds[group.number], self.bounds[group.number + 1], 2)
             places = order[np.searchsorted(held.listed[order, ADDRESS], pairs)]
             figures = np.stack(jaccard_pairs(held.offsets, held.values, places), axis=1).astype(np.uint64)
         return {"pairs": len(pairs), "figures": put_array(store, figures, "similarity")}

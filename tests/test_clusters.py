@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matching import Held
 
 from penstock.pipelines import clusters
 from penstock.pipelines.clusters import CLUSTERS, Members, merge, put_listed, put_removals, write_clusters
@@ -121,10 +122,7 @@ def test_no_clusters_give_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_both_ways_to_commit_removals_say_the_same(tmp_path: Path) -> None:
-    class Numbered:
-        key = "k"
-
-    held, store, parts = members(2), Store(tmp_path / "store"), [Numbered()] * 4
+    held, store, parts = members(2), Store(tmp_path / "store"), [Held(number, ()) for number in range(4)]
     table = written(tmp_path, held)
     gone = held.nodes[np.flatnonzero(held.chosen(("x", "y"))[held.roots] != np.arange(len(held.nodes)))]
     total = sum(int.from_bytes(row[:8], "little") for row in table.column("id").to_pylist()) % 2**64

@@ -74,7 +74,8 @@ def test_what_is_no_date_is_missing(value: Any) -> None:
 
 def test_scores_are_numbers_or_texts_of_numbers() -> None:
     assert [score(value) for value in (1, 0.5, " 3e2 ", True, "-inf")] == [1.0, 0.5, 300.0, 1.0, float("-inf")]
-    assert [score(value) for value in (None, "", "high", [], 10**400)] == [None] * 5
+    none: list[Any] = [None, "", "high", [], 10**400]
+    assert [score(value) for value in none] == [None] * 5
 
 
 def keys(policy: str, values: list[Any], source: str = "a") -> list[int]:
@@ -260,4 +261,4 @@ def test_a_priority_of_an_input_that_is_none_is_refused() -> None:
     with pytest.raises(RecipeError, match="names the input 'wiki'"):
         Recipe.from_value(value)
     value["dedup"] = {"keep": "priority:books"}
-    assert Recipe.from_value(value).dedup == Dedup(keep="priority:books")
+    assert Recipe.from_value(value).dedup == Dedup(keep=("priority:books",))

@@ -259,7 +259,7 @@ def test_a_source_that_closes_over_itself_is_named_and_can_be_saved(tmp_path: Pa
         "'pages' loses 339 of its 340; guard: {split: true} keeps joined only what is alike"
     )
     split = Guard(size=200, split=True)
-    _, receipt, rows = matched(tmp_path / "b", Dedup(minhash=ANY, guard=split, keep="smallest_id"), parts)
+    _, receipt, rows = matched(tmp_path / "b", Dedup(minhash=ANY, guard=split), parts)
     assert sorted(row["source_id"] for row in rows) == [f"p{number:04}c" for number in range(40)]
     assert {row["source_id"]: row["kept_source_id"] for row in rows} == {
         f"p{number:04}c": f"p{number:04}" for number in range(40)

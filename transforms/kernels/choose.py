@@ -41,15 +41,25 @@ def choose(
 
 
 @inner
-def _before(row, held, keys, by_id, offsets, data, has, texts, ids):  # type: ignore[no-untyped-def]
+def _before(
+    row: int,
+    held: int,
+    keys: NDArray[np.uint64],
+    by_id: bool,
+    offsets: Offsets,
+    data: Bytes,
+    has: NDArray[np.bool_],
+    texts: NDArray[np.uint64],
+    ids: Bytes,
+) -> bool:
     """Say whether a row comes before the one that was best so far."""
     for policy in range(keys.shape[1]):
         if keys[row, policy] != keys[held, policy]:
-            return keys[row, policy] < keys[held, policy]
+            return bool(keys[row, policy] < keys[held, policy])
     named = False
     if len(has):
         if has[row] != has[held]:
-            return has[row]
+            return bool(has[row])
         if has[row]:
             named = True
             order = _own_order(data, offsets[row], offsets[row + 1], offsets[held], offsets[held + 1])
@@ -58,15 +68,15 @@ def _before(row, held, keys, by_id, offsets, data, has, texts, ids):  # type: ig
     if named or not by_id:
         for word in range(2):
             if texts[row, word] != texts[held, word]:
-                return texts[row, word] < texts[held, word]
+                return bool(texts[row, word] < texts[held, word])
     for byte in range(16):
         if ids[row, byte] != ids[held, byte]:
-            return ids[row, byte] < ids[held, byte]
+            return bool(ids[row, byte] < ids[held, byte])
     return row < held
 
 
 @inner
-def _own_order(data, a, a_end, b, b_end):  # type: ignore[no-untyped-def]
+def _own_order(data: Bytes, a: int, a_end: int, b: int, b_end: int) -> int:
     """Compare two strings by code points, shorter first: UTF-8 sorts as code points do."""
     length = 0
     for place in range(a, a_end):
@@ -77,5 +87,5 @@ def _own_order(data, a, a_end, b, b_end):  # type: ignore[no-untyped-def]
         return length
     for place in range(min(a_end - a, b_end - b)):
         if data[a + place] != data[b + place]:
-            return np.int64(data[a + place]) - np.int64(data[b + place])
+            return -1 if data[a + place] < data[b + place] else 1
     return (a_end - a) - (b_end - b)
