@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name.replace('<', '')}.jsonl").write_text(lines, encoding="utf-8")
     inputs = [f"first={folder}/first.jsonl", f"sec<ond={folder}/second.jsonl"]
-    job = dedup_job(inputs, fields={"id": "id"}, dedup={"url": {}, "keep": ["smallest_id"]})
+    job = dedup_job(inputs, fields={"id": "id"}, dedup={"url": {"keep": "smallest_id"}, "keep": ["smallest_id"]})
     deduplicate(job, folder / "out", workers=1, quiet=True)
     return folder
 
