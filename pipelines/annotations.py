@@ -70,7 +70,8 @@ def _marks(removed: pa.Table) -> list[pa.Table]:
     gone = [removed.column("part"), removed.column("row"), cluster, size, names, removed.column("similarity"), yes]
     nothing = pa.nulls(len(removed), pa.float32())
     stays = [removed.column("kept_part"), removed.column("kept_row"), cluster, size, names, nothing, no]
-    return [pa.table(stays, schema=PLACED), pa.table(gone, schema=PLACED)]
+    here = removed.column("kept_part").is_valid()  # others stay in an index
+    return [pa.table(stays, schema=PLACED).filter(here), pa.table(gone, schema=PLACED)]
 
 
 def hexadecimal(ids: pa.ChunkedArray) -> pa.Array:

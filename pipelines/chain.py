@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..sharding.store import Store, crash_point
+from .dedup_index import Pinned
 from .duplicates import Dedup
 from .guard import guard_line
 from .keep import require_columns
@@ -65,15 +66,19 @@ class Found:
         )
 
 
-def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part]) -> Found:
-    """Run the kinds that are asked for; what stands is taken as it stands."""
+def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part], index: Pinned | None = None) -> Found:
+    """Run the kinds that are asked for, against earlier batches where there are any; what stands is taken as it stands.
+
+    Whoever gives an index calls `add_batch` once the run's results are committed.
+    """
     require_columns([*dedup.keep, *(dedup.url.keep if dedup.url else ())], parts)
-    found = Found()
+    found, pinned = Found(), [f"index-{index.digest}"] if index is not None else []
     if dedup.url is not None:
-        found = _documents(work, dedup, parts, url_stage(work.store, dedup, parts), found, by_url=True)
+        stage = url_stage(work.store, dedup, parts, pinned)
+        found = _documents(work, dedup, parts, stage, found, index, by_url=True)
     if dedup.documents:
-        stage = match_stage(work.store, dedup, parts, found.upstream)
-        found = _documents(work, dedup, parts, stage, found, by_url=False)
+        stage = match_stage(work.store, dedup, parts, [*found.upstream, *pinned])
+        found = _documents(work, dedup, parts, stage, found, index, by_url=False)
     for settings in (dedup.lines, dedup.substrings):
         if settings is not None:
             found = _repeats(work, settings, parts, found)
@@ -94,12 +99,15 @@ def _repeats(work: Work, settings: Repeats, parts: Sequence[Part], found: Found)
     return replace(found, view=replace(found.view, cut=cut), first=first)
 
 
-def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, *, by_url: bool) -> Found:
+def _documents(
+    work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, index: Pinned | None, *, by_url: bool
+) -> Found:
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
         similarity = work.similarity and not by_url
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url, similarity=similarity)
+        asked = {"by_url": by_url, "index": index, "similarity": similarity}
+        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, **asked)
     if (line := guard_line(dedup.guard, receipt["guarded_count"], receipt["guarded"])) is not None:
         work.progress.say(line)
     stage.require([receipt["clusters"]])

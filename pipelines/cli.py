@@ -16,6 +16,7 @@ from .. import PenstockError, RequestError, RunError, __version__
 from .classifier import add_classifier
 from .cli_tools import add_command, add_tokenizer, add_tools, add_trace
 from .dedup_cli import add_dedup, runner_options
+from .index_cli import add_index
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_run(commands)
     add_dedup(commands, add_runner)
+    add_index(commands, add_command)
     add_tokenizer(commands)
     add_tools(commands)
     add_trace(commands)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,12 +22,14 @@ from ..transforms.kernels.choose import choose
 from ..transforms.kernels.graph import spanning_forest
 from ..transforms.schema import ID, id_sum
 from ..transforms.step import utf8_buffers
+from .dedup_index import NONE_EARLIER, Earlier
 from .keep import require_values
 from .recipe import digest
 from .stage import Receipt
 from .views import Part, get_array, get_strings, part_bounds, put_array
 
 FAN_IN = 64
+HIGH, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 CHUNK = 1 << 20  # documents in clusters a row group
 #: A row for every document that goes.
 CLUSTERS = pa.schema(
@@ -43,6 +46,7 @@ CLUSTERS = pa.schema(
         ("similarity", pa.float32()),  # true Jaccard with the one that stays; null where it was not computed
         ("kept_part", pa.int32()),
         ("kept_row", pa.int64()),
+        ("kept_batch", pa.string()),  # of an index, which the one that stays came in; null for this run's own
     ]
 )
 
@@ -155,18 +159,19 @@ def write_clusters(
     similarity: NDArray[np.float32],
     kind: str | None,
     path: Path,
+    known: Earlier = NONE_EARLIER,
 ) -> NDArray[np.int64]:
     """Write a row for every document that goes, sorted by address; give their places.
 
     `kept` (n,) is the place of who stays for each; `similarity` (n,), NaN where nobody compared. `kind` is that of
-    every removal; None tells exact copies from near ones.
+    every removal; None tells exact copies from near ones. Of a cluster that has a `known` document all go, to that one.
     """
-    gone = np.flatnonzero(kept != np.arange(len(kept)))
+    gone = np.flatnonzero((kept != np.arange(len(kept))) | known.find(members.nodes[members.roots])[0])
     names, sizes = members.smallest(), members.sizes()
     with pq.ParquetWriter(path, CLUSTERS, compression="zstd") as writer:
         for start in range(0, len(gone), CHUNK):
             rows = gone[start : start + CHUNK]
-            writer.write_table(_rows(members, rows, kept[rows], names, sizes, similarity[rows], kind))
+            writer.write_table(_rows(members, rows, kept[rows], names, sizes, similarity[rows], kind, known))
     return gone
 
 
@@ -178,30 +183,36 @@ def _rows(
     sizes: NDArray[np.int64],
     similarity: NDArray[np.float32],
     kind: str | None,
+    known: Earlier,
 ) -> pa.Table:
     """Give rows of `CLUSTERS` for documents that go."""
     roots = members.roots[gone]
-    exact = np.all(members.contents[kept] == members.contents[gone], axis=1)
-    kinds = pa.array([kind or "near", kind or "exact"]).take(pa.array(exact.view(np.uint8)))
-    similarity = np.where(exact, np.float32(1), similarity)
-    high, low = np.uint64(32), np.uint64(0xFFFFFFFF)
-    columns = [
-        *(binary_ids(members.ids[rows]) for rows in (gone, kept)),
-        *(_strings(members.own, rows) for rows in (gone, kept)),
-        binary_ids(members.ids[names[roots]]),
-        pa.array(sizes[roots]),
-        pa.array((members.nodes[gone] >> high).astype(np.int32)),
-        pa.array((members.nodes[gone] & low).astype(np.int64)),
-        kinds,
-        pa.array(similarity, mask=np.isnan(similarity)),
-        pa.array((members.nodes[kept] >> high).astype(np.int32)),
-        pa.array((members.nodes[kept] & low).astype(np.int64)),
-    ]
-    return pa.table(columns, schema=CLUSTERS)
+    indexed, at = known.find(members.nodes[roots])
+    theirs, ours = pa.array(at, mask=~indexed), pa.array(kept, mask=indexed)
+    ids, contents, nodes = members.ids[kept], members.contents[kept], members.nodes[kept]
+    ids[indexed], contents[indexed] = known.ids[at[indexed]], known.contents[at[indexed]]
+    exact = np.all(contents == members.contents[gone], axis=1)
+    similarity = np.where(exact, np.float32(1), np.where(indexed, np.float32("nan"), similarity))
+    columns = {
+        "id": binary_ids(members.ids[gone]),
+        "kept_id": binary_ids(ids),
+        "source_id": _strings(members.own, pa.array(gone)),
+        "kept_source_id": pc.coalesce(known.own.take(theirs), _strings(members.own, ours)),
+        "cluster": binary_ids(members.ids[names[roots]]),
+        "cluster_size": pa.array(sizes[roots]),
+        "part": pa.array((members.nodes[gone] >> HIGH).astype(np.int32)),
+        "row": pa.array((members.nodes[gone] & LOW).astype(np.int64)),
+        "kind": pa.array([kind or "near", kind or "exact"]).take(pa.array(exact.view(np.uint8))),
+        "similarity": pa.array(similarity, mask=np.isnan(similarity)),
+        "kept_part": pa.array((nodes >> HIGH).astype(np.int32), mask=indexed),
+        "kept_row": pa.array((nodes & LOW).astype(np.int64), mask=indexed),
+        "kept_batch": known.batches.take(theirs),
+    }
+    return pa.table([columns[name] for name in CLUSTERS.names], schema=CLUSTERS)
 
 
-def _strings(own: pa.Array | None, rows: NDArray[np.int64]) -> pa.Array:
-    return pa.nulls(len(rows), pa.string()) if own is None else own.take(pa.array(rows)).cast(pa.string())
+def _strings(own: pa.Array | None, rows: pa.Array) -> pa.Array:
+    return pa.nulls(len(rows), pa.string()) if own is None else own.take(rows).cast(pa.string())
 
 
 def put_removals(store: Store, parts: Sequence[Part], table: pa.Table, folder: Path) -> Receipt:

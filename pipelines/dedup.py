@@ -14,12 +14,15 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from .. import RecipeError
+from .. import RecipeError, RequestError
+from ..sharding.store import Store
+from ..transforms.files import reads_from
 from ..transforms.named import StepField
 from ..transforms.readers import detect_format, list_files
 from .annotations import put_marks
 from .chain import Found, Work, find_duplicates
 from .compiling import compile_kernels
+from .dedup_index import add_batch, pin_index, refuse_kinds
 from .dedup_manifest import dedup_manifest
 from .dedup_output import (
     OutputChoice,
@@ -34,6 +37,7 @@ from .dedup_plan import plan_text
 from .directory import write_manifest
 from .duplicates import Dedup, Frozen
 from .heartbeat import forget
+from .index_batches import WRITTEN, Index
 from .judge import Judge
 from .keep import keep_columns
 from .launcher import Launcher, input_weight, launched
@@ -105,13 +109,17 @@ def deduplicate(
     quiet: bool = False,
     options: RunnerOptions | None = None,
     store_options: dict[str, Any] | None = None,
+    index: Store | str | Path | None = None,
+    batch: str | None = None,
 ) -> dict[str, Any]:
     """Deduplicate, or do what is missing of it, and give the manifest.
 
     `output` is a folder or an fsspec URL. What a stage has committed is not computed again; a changed input is refused
-    by name. Raises RequestError where the request is wrong and RunError where the run failed.
+    by name. What matches the documents of an `index` goes, and this run's documents are added to it as a `batch`, named
+    after its content by default. Raises RequestError where the request is wrong and RunError where the run failed.
     """
     chosen = options or RunnerOptions(runner=runner, workers=workers)
+    require_apart(job, index, batch)
     with launched(job.inputs, str(output), chosen, store_options, Progress(quiet=quiet)) as launcher:
         tasks = plan_inputs(job)
         require_tasks(tasks)
@@ -119,10 +127,32 @@ def deduplicate(
         check_inputs(tasks, job.output, cuts=cuts)
         if not quiet:
             launcher.progress.say(plan_text(job.dedup, job.parts(tasks), chosen.processes()))
-        return _stages(job, launcher, tasks)
+        return _stages(job, launcher, tasks, index, batch)
 
 
-def _stages(job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask]) -> dict[str, Any]:
+def require_apart(job: DedupJob, index: Store | str | Path | None, batch: str | None) -> None:
+    """Refuse an index that cannot be used, that a later run would read as its input, and a batch without one."""
+    if index is None:
+        if batch is not None:
+            raise RequestError(f"the batch {batch!r} is part of an index: name its folder, --index")
+        return
+    refuse_kinds(job.dedup)
+    url = Index.of(index).store.url
+    for name, item in job.inputs.items():
+        if reads_from(item.path, url, WRITTEN):
+            raise RequestError(
+                f"the index {url} and the input {name!r} ({item.path}) lie in one another: the next run would read "
+                "what this one added; put the index elsewhere"
+            )
+
+
+def _stages(
+    job: DedupJob,
+    launcher: Launcher,
+    tasks: Sequence[IngestTask],
+    index: Store | str | Path | None,
+    batch: str | None,
+) -> dict[str, Any]:
     store, weight = launcher.store, input_weight(tasks)
     planned, _ = pin(store.child("plan"), tasks)
     with launcher.progress.phase("compiling"):
@@ -133,12 +163,18 @@ def _stages(job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask]) -> d
 
     parts = job.parts(tasks)
     work = Work(store, launch, launcher.local, launcher.progress, similarity=job.output.annotate)
-    found = find_duplicates(work, job.dedup, parts)
+    pinned = pin_index(store, index, job.dedup, parts, batch) if index is not None else None
+    found = find_duplicates(work, job.dedup, parts, pinned)
     stage, receipts, costs = _write(job, launcher, tasks, found, weight)
     totals = check_output(receipts, found.removed, annotate=job.output.annotate)
     manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}
     manifest["tables"]["plan"] = f"plan/{planned}"
+    if pinned is not None:
+        manifest["index"] = pinned.to_json()
     write_manifest(store, manifest)
+    if pinned is not None:
+        with launcher.progress.phase("index"):
+            add_batch(pinned, store, found.stages, parts, found.view, launch)
     forget(store)
     with launcher.progress.phase("report"):
         from .report import write_report

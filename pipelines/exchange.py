@@ -197,7 +197,7 @@ def exchange(
     groups = plan_groups(sources, group_bytes)
     left = [group for group in groups if group.key not in standing]
     if left:
-        held = _Plan(tuple(sources), tuple(left)).put(stage.run)
+        held = _Plan(tuple(sources), len(parts), tuple(left)).put(stage.run)
         by_file = _LinkGroup(stage, held, link)
         if local and sum(end - start for source in sources for _, start, end in source.bands) <= HERE_BYTES:
             for group in left:
@@ -205,7 +205,7 @@ def exchange(
         elif local:
             launch(Job("link", left, by_file))
         else:
-            launch(Job("link", range(len(sources)), _Deal(stage, held), _LinkShuffled(stage, link)))
+            launch(Job("link", range(len(parts)), _Deal(stage, held), _LinkShuffled(stage, held, link)))
     return signed, stage.receipts([group.key for group in groups])
 
 
@@ -214,6 +214,7 @@ class _Plan:
     """What a link job reads from where: too much to travel in every task."""
 
     sources: tuple[Digests, ...]
+    parts: int  # of this run: the first of the sources, the others are of earlier runs
     groups: tuple[Group, ...]
 
     def put(self, store: Store) -> str:
@@ -283,16 +284,20 @@ class _Deal:
 
 @dataclass(frozen=True)
 class _LinkShuffled:
-    """Link what a shuffle brought together."""
+    """Link what a shuffle brought together with what earlier runs have, which is sorted and crosses no shuffle."""
 
     stage: Stage
+    plan: str
     link: Callable[[Packed, Path, Meter], Receipt]
 
     def __call__(self, key: str, values: Iterable[bytes]) -> None:
-        run_task(self.stage, key, partial(self.compute, values))
+        run_task(self.stage, key, partial(self.compute, key, values))
 
-    def compute(self, values: Iterable[bytes], folder: Path, meter: Meter) -> Receipt:
+    def compute(self, key: str, values: Iterable[bytes], folder: Path, meter: Meter) -> Receipt:
         """Join the values, which come in no order."""
         with meter.on("gather"):
-            packed = np.concatenate([np.frombuffer(value, PACKED) for value in values])
+            held = _plan(self.stage.run, self.plan)
+            (group,) = (group for group in held.groups if group.key == key)
+            earlier = gather(held.sources[held.parts :], group)
+            packed = np.concatenate([earlier, *(np.frombuffer(value, PACKED) for value in values)])
         return self.link(packed, folder, meter)

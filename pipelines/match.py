@@ -19,8 +19,9 @@ from ..transforms.kernels.graph import by_other, spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
+from .dedup_index import Pinned
 from .duplicates import Dedup
-from .exchange import Digests, Packed, exchange, fold, pack, put_bands, repeats, sign_key
+from .exchange import Packed, exchange, fold, pack, put_bands, repeats, sign_key
 from .forests import Forest, merge_forests, put_forest
 from .keep import keep_columns, keep_keys
 from .runners import Job
@@ -43,10 +44,12 @@ def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Seque
     return Stage.of(run, "duplicates", value, package_versions("pyarrow", "numba"))
 
 
-def url_stage(run: Store, dedup: Dedup, parts: Sequence[Part]) -> Stage:
+def url_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
     """Address the `urls` stage."""
     assert dedup.url is not None
     value = {"url": dedup.url.model_dump(mode="json"), "parts": [part.key for part in parts]}
+    if upstream:
+        value["upstream"] = list(upstream)
     return Stage.of(run, "urls", value, package_versions("pyarrow", "numba"))
 
 
@@ -58,6 +61,7 @@ class Sign:
     dedup: Dedup
     view: View = EVERYTHING
     by_url: bool = False
+    repeats: bool = False  # are written too: an index has every document's digests
 
     def __call__(self, part: Part, folder: Path, meter: Meter) -> Receipt:
         """Read the part's text; write what is known of its documents, entries by band, and its own forest."""
@@ -66,19 +70,24 @@ class Sign:
             documents, bands = self._urls(part, fates) if self.by_url else self._digests(part, fates)
         rows = documents.rows.astype(np.uint64)
         addresses = (np.uint64(part.number) << np.uint64(32)) + rows
-        held, edges = {}, []
+        held, others, edges = {}, {}, []
         with meter.on("link"):
             for band, (digests, at) in bands.items():
                 held[f"band{band:+04d}"], linked = fold(pack(digests, addresses[at]))
                 edges.append(linked)
+                if self.repeats:
+                    of = np.searchsorted(addresses[at], linked[:, 1])
+                    others[f"band{band:+04d}"] = pack(digests[of], linked[:, 1])
             forest = spanning_forest(np.concatenate(edges))
         store = self.stage.store
+        repeated = put_bands(store, folder, others) if self.repeats else {}
         return {
             "part": part.key,
             "documents": len(rows),
             "id_sum": str(int(documents.ids[:, 0].sum(dtype=np.uint64))),
             **fates.put(store),
             **put_bands(store, folder, held),
+            **{f"repeat_{name}": value for name, value in repeated.items()},
             "rows": put_array(store, rows, "rows"),
             "ids": put_array(store, documents.ids, "ids"),
             "contents": put_array(store, documents.contents, "contents"),
@@ -193,28 +202,29 @@ def match(
     view: View = EVERYTHING,
     *,
     by_url: bool = False,
-    extra: Sequence[Digests] = (),
-    contract_nodes: int = CONTRACT_NODES,
+    index: Pinned | None = None,
     similarity: bool = False,
+    contract_nodes: int = CONTRACT_NODES,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
-    `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
-    Where more than `contract_nodes` documents may be in clusters, star rounds find the components, which are the same.
-    `similarity` has the true similarity of each document to the one that stays for it worked out where nothing is
-    verified, too.
+    `index`: batches of earlier runs, their blocks numbered from len(parts) on, which are matched against and never with
+    one another; the stage's hash covers them. `similarity` has the true similarity of each document to the one that
+    stays for it worked out where nothing is verified, too. Where more than `contract_nodes` documents may be in
+    clusters, star rounds find the components, which are the same.
     """
     done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
-    sign, link = Sign(stage, dedup, view, by_url), Link(stage, len(parts))
+    sign, link = Sign(stage, dedup, view, by_url, repeats=index is not None), Link(stage, len(parts))
+    extra = index.extra(stage.name, len(parts)) if index is not None else ()
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
     forests = merge_forests(stage, list(map(Forest.of, [*signed, *linked])), launch)
     if sum(forest.edges for forest in forests) > contract_nodes:
         forests = contract(stage, forests, launch)
-    ended = Match(stage, dedup, parts, signed, launch, view, by_url, similarity)
-    return settle_clusters(ended, [forest.name for forest in forests])
+    names = [forest.name for forest in forests]
+    return settle_clusters(Match(stage, dedup, parts, signed, launch, view, by_url, similarity, index), names)
 
 
 def warm_match(dedup: Dedup) -> None:

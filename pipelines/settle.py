@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..transforms.kernels.graph import components
 from .clusters import Members, Sources, merge, put_listed, write_clusters
+from .dedup_index import NONE_EARLIER, Earlier, Pinned
 from .duplicates import Dedup
 from .guard import Giants
 from .runners import Job
@@ -40,6 +41,7 @@ class Match:
     view: View = EVERYTHING
     by_url: bool = False
     similarity: bool = False  # asked for where nothing is verified, too
+    index: Pinned | None = None  # earlier batches, of which documents are numbered behind the parts
 
     @property
     def sources(self) -> Sources:
@@ -69,6 +71,7 @@ def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
     """
     key = settled_key(match.dedup, match.by_url, match.similarity)
     nodes, labels = components(merge(sorted(set(forests)), partial(get_array, match.stage.store)))
+    known, nodes, labels = part_earlier(match, nodes, labels)
     said: dict[str, Any] = {"verified": None, "guarded": [], "guarded_count": 0}
     held, giants = None, None
     if not match.by_url:
@@ -85,7 +88,7 @@ def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
 
     def commit(folder: Path, meter: Meter) -> Receipt:
         path, kind = folder / "clusters.parquet", "url" if match.by_url else None
-        gone = write_clusters(members, kept, similarity, kind, path)
+        gone = write_clusters(members, kept, similarity, kind, path, known)
         total = int(members.ids[gone, 0].sum(dtype=np.uint64))
         sizes = members.sizes()
         if giants is not None:
@@ -97,6 +100,15 @@ def settle_clusters(match: Match, forests: Sequence[str]) -> Receipt:
         }
 
     return run_task(match.stage, key, commit)
+
+
+def part_earlier(match: Match, nodes: Nodes, labels: Nodes) -> tuple[Earlier, Nodes, Nodes]:
+    """Part indexed documents from this run's: for each cluster that has some, the one that stays for all of it."""
+    if match.index is None:
+        return NONE_EARLIER, nodes, labels
+    count = len(match.parts)
+    ours = nodes < np.uint64(count << 32)
+    return match.index.earlier(match.stage.name, count, nodes[~ours], labels[~ours]), nodes[ours], labels[ours]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ Three kinds of write, and no other:
     create           an object that appears whole, once, for one writer only: receipts, plans, generations
     replace          an atomic overwrite, for the few pages that point at what is current
 
+And one deletion, `remove`, for what has been taken out and must be gone; garbage is left to whoever owns the folder.
+
 A store that cannot create exclusively is refused in words when it is asked to. Listings are never cached. A killed
 local writer leaves at most a hidden temporary file that no listing shows.
 """
@@ -16,7 +18,7 @@ import errno
 import hashlib
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -141,6 +143,11 @@ class Store:
         _weigh(body, name)
         with _in_words("write", self, name):
             self._root.replace(name, body)
+
+    def remove(self, name: str) -> None:
+        """Delete an object; one that another process deleted meanwhile is gone all the same."""
+        with _in_words("delete", self, name), suppress(FileNotFoundError):
+            self._root.remove(name)
 
     def open(self, name: str) -> BinaryIO:
         """Open an object for reading from any place."""
