@@ -99,6 +99,8 @@ def _places(manifest: Mapping[str, Any], output: str) -> list[str]:
     removed = manifest.get("removals") or tables.get("clusters")
     for table in removed if isinstance(removed, (list, tuple)) else filter(None, [removed]):
         lines.append(f"{'removed':<14} {output}/{table}")
+    if index := manifest.get("index"):
+        lines.append(f"{'index':<14} {index['url']}, batch {visible(str(index['batch']))}")
     return [*lines, f"{'report':<14} {output}/report.html"]
 
 

@@ -157,7 +157,7 @@ class _Counter:
     def __init__(self, made: Duplicates, sources: list[str], numbers: NDArray[np.int64]) -> None:
         self.made, self.sources, self.numbers = made, sources, numbers
         self._lost = np.zeros(len(sources) ** 2, np.int64)
-        self._rows_of_size: dict[int, int] = {}
+        self._rows_of_size: dict[tuple[int, int], int] = {}  # (size, how many of it go) → rows
         self._largest: dict[tuple[int, bytes], Cluster] = {}
         self._table = 0
         self._held: dict[str, list[tuple[int, Pair]]] = {}
@@ -174,8 +174,11 @@ class _Counter:
         rows = rows.filter(rows.column("cluster").is_valid())  # lines stood before in any documents
         if not len(rows):
             return
-        for size, count in _counts(rows.column("cluster_size")):
-            self._rows_of_size[size] = self._rows_of_size.get(size, 0) + count
+        earlier = rows.column("kept_batch").is_valid().combine_chunks()
+        for whole, sizes in ((True, rows.filter(earlier)), (False, rows.filter(pc.invert(earlier)))):
+            for size, count in _counts(sizes.column("cluster_size")):
+                goes = size if whole else size - 1  # of a cluster that an earlier batch has, all go
+                self._rows_of_size[size, goes] = self._rows_of_size.get((size, goes), 0) + count
         near = rows.filter(pc.equal(rows.column("kind"), "near"))
         known = near.column("similarity").drop_null().to_numpy()
         self.made.similarities = self.made.similarities + binned(known)
@@ -184,9 +187,9 @@ class _Counter:
 
     def end_table(self) -> None:
         """Tell the clusters of one table from those of the next."""
-        for size, count in self._rows_of_size.items():
-            sizes = self.made.cluster_sizes
-            sizes[size] = sizes.get(size, 0) + round(count / max(1, size - 1))
+        sizes = self.made.cluster_sizes
+        for (size, goes), count in self._rows_of_size.items():
+            sizes[size] = sizes.get(size, 0) + round(count / max(1, goes))
         self._rows_of_size, self._table = {}, self._table + 1
 
     def finish(self) -> None:

@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name.replace('<', '')}.jsonl").write_text(lines, encoding="utf-8")
     inputs = [f"first={folder}/first.jsonl", f"sec<ond={folder}/second.jsonl"]
-    job = dedup_job(inputs, fields={"id": "id"}, dedup={"url": {}, "keep": ["smallest_id"]})
+    job = dedup_job(inputs, fields={"id": "id"}, dedup={"url": {"keep": "smallest_id"}, "keep": ["smallest_id"]})
     deduplicate(job, folder / "out", workers=1, quiet=True)
     return folder
 
@@ -232,7 +232,11 @@ def test_earlier_batches_and_repeated_lines_have_no_kept_document_here(tmp_path:
     kept = {"kept_id": b"k" * 16, "cluster": b"k" * 16, "cluster_size": 2}
     rows = [
         row(**kept, kept_batch="june", kept_source_id="j7"),
-        row(id=b"b" * 16, **{**kept, "kept_part": 1, "kept_row": 4, "kept_batch": None, "similarity": 0.9}),
+        row(**{**kept, "id": b"d" * 16}, kept_batch="june", kept_source_id="j7"),
+        row(
+            id=b"b" * 16,
+            **{**kept, "cluster": b"b" * 16, "kept_part": 1, "kept_row": 4, "kept_batch": None, "similarity": 0.9},
+        ),
         row(id=b"c" * 16, kind="line"),
     ]
     schema = CLUSTERS if "kept_batch" in CLUSTERS.names else CLUSTERS.append(pa.field("kept_batch", pa.string()))
@@ -241,13 +245,14 @@ def test_earlier_batches_and_repeated_lines_have_no_kept_document_here(tmp_path:
     texts = DedupTexts(Store(tmp_path), manifest)
     texts.sources.update({0: "one", 1: "two"})
     found = survey_duplicates(Store(tmp_path), manifest, texts)
-    assert found.lost == {("one", "an earlier batch"): 1, ("one", "two"): 1, ("one", "no one document"): 1}
-    assert found.kinds == {"near": 2, "line": 1}
+    assert found.lost == {("one", "an earlier batch"): 2, ("one", "two"): 1, ("one", "no one document"): 1}
+    assert found.kinds == {"near": 3, "line": 1}
+    assert found.cluster_sizes == {2: 2}  # both documents of the one that June has went
     read_examples(found, texts, None)
     page = pairs_section(found)
     assert "it came in the batch june" in page
     assert "j7" in page
-    assert len(found.pairs) == 2
+    assert len(found.pairs) == 3
     assert "lines that stood before" in duplicates_section(found, 10, None)
 
 
