@@ -15,8 +15,8 @@ on all documents to the peer's on its own, and on the same sample. `agreement` i
 on the same sample: pairs of documents in one cluster on both sides and on either, clusters that are equal as sets,
 documents kept. Another hash finds other pairs near the threshold: `seed_2` is penstock beside itself with other
 permutations, and what two exact sides may differ by. `of_five_words` leaves out documents under five words, which
-penstock matches whole and the peers, text-dedup apart, let pass. `planted` counts the planted triples that a side has in one
-cluster. `--copies` makes more of the documents for penstock. `--laws` measures nothing: see `dedup_laws.py`.
+penstock matches whole and the peers, text-dedup apart, let pass. `planted` counts the planted triples that a side has
+in one cluster. `--copies` makes more of the documents for penstock. `--laws` measures nothing: see `dedup_laws.py`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,8 @@ class Bench:
 
     def round(self, number: int) -> dict[str, dict[str, Any]]:
         """Run all sides once, who is first in turn."""
-        calls = [(f"penstock-{sample}", lambda at=sample: self.penstock(at)) for sample in ("all", "middle", "small")]
-        calls += [(side, lambda at=side: self.peer(at)) for side in self.arguments.sides]
+        calls = [(f"penstock-{sample}", partial(self.penstock, sample)) for sample in ("all", "middle", "small")]
+        calls += [(side, partial(self.peer, side)) for side in self.arguments.sides]
         return {name: call() for name, call in (calls if number % 2 == 0 else calls[::-1])}
 
 

@@ -134,17 +134,23 @@ def answer(source: Path, output: Path) -> tuple[set[str], set[frozenset[str]]]:
     The ids kept are those in the survivors' files; that they are the ids of the input but for those that the clusters
     remove is checked.
     """
-    import pyarrow.parquet as pq
-
-    manifest = json.loads((output / "manifest.json").read_text())
-    table = pq.read_table(output / manifest["tables"]["clusters"]).to_pydict()
-    rows = list(zip(table["source_id"], table["kept_source_id"], strict=True))
+    rows = removed_by(output)
     clusters = partition(chain(rows, ((kept, kept) for _, kept in rows)))
-    removed = {one for one, kept in rows if one != kept}
+    removed = {one for one, _ in rows}
     kept = survivors(output)
     if set(kept) != ids_of(source) - removed or len(kept) != len(set(kept)):
         raise SystemExit(f"{output}: {len(kept)} survivors, {len(removed)} removed: not the documents of {source}")
     return set(kept), clusters
+
+
+def removed_by(output: Path) -> list[tuple[str, str]]:
+    """Read which document a run removed for which."""
+    import pyarrow.parquet as pq
+
+    manifest = json.loads((output / "manifest.json").read_text())
+    table = pq.read_table(output / manifest["tables"]["clusters"]).to_pydict()
+    rows = zip(table["source_id"], table["kept_source_id"], strict=True)
+    return [(one, kept) for one, kept in rows if one != kept]
 
 
 def ids_of(folder: Path) -> set[str]:
