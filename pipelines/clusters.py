@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from .. import CorruptDataError
-from ..sharding.npy import npy_array, npy_bytes, npy_start
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, spanning_forest
 from ..transforms.schema import ID, id_sum
+from .keep import keep_order
 from .recipe import digest
 from .stage import Receipt, Stage
-from .tables import parquet
+from .views import Part, get_array, get_strings, part_bounds, put_array
 
 FAN_IN = 64
-WORD = np.dtype("<u8")  # of ids, addresses, lengths: all that a match writes down
 #: A row for every document that goes.
 CLUSTERS = pa.schema(
     [
@@ -33,34 +32,12 @@ CLUSTERS = pa.schema(
         ("cluster_size", pa.int64()),
         ("part", pa.int32()),
         ("row", pa.int64()),
+        ("kind", pa.string()),  # url | exact | near | line | substring
+        ("similarity", pa.float32()),  # true Jaccard with the one that stays; null where it was not computed
+        ("kept_part", pa.int32()),
+        ("kept_row", pa.int64()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file of documents, and its number: the high half of its rows' addresses."""
-
-    number: int
-    key: str  # names the content: equal for equal documents wherever they lie
-    store: Store
-    name: str
-    documents: int
-
-
-def put_array(store: Store, array: np.ndarray, name: str) -> str:
-    """Commit an array as an `.npy` object."""
-    return store.put(npy_bytes(array), f"data/{name}-", ".npy")
-
-
-def get_array(store: Store, name: str) -> np.ndarray:
-    """Read an array back."""
-    try:
-        return npy_array(store.read(name), WORD)
-    except ValueError as error:
-        raise CorruptDataError(
-            f"{store.url}/{name} is damaged: {error}; restore it from a copy, or run into another output"
-        ) from error
 
 
 def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -74,79 +51,112 @@ def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray
     return forest
 
 
+@dataclass(frozen=True)
+class Members:
+    """The documents of all clusters, sorted by address."""
+
+    nodes: NDArray[np.uint64]  # (n,) addresses
+    labels: NDArray[np.uint64]  # (n,) the smallest address of each one's cluster
+    ids: NDArray[np.uint64]  # (n, 2)
+    contents: NDArray[np.uint64]  # (n, 2)
+    keys: NDArray[np.uint64]  # (n, policies)
+    own: pa.Array | None  # strings (n,)
+
+    @classmethod
+    def read(
+        cls, store: Store, parts: Sequence[Part], signed: Sequence[Receipt], nodes: np.ndarray, labels: np.ndarray
+    ) -> Members:
+        """Look the documents up, part by part."""
+        rows = nodes & np.uint64(0xFFFFFFFF)
+        bounds = part_bounds(nodes, len(parts)).astype(np.int64)
+        found: dict[str, list[np.ndarray]] = {"ids": [], "contents": [], "keys": []}
+        own: list[pa.Array] = []
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            receipt, mine = signed[number], rows[bounds[number] : bounds[number + 1]]
+            at = np.searchsorted(get_array(store, receipt["rows"]), mine)
+            for name, arrays in found.items():
+                arrays.append(get_array(store, receipt[name])[at])
+            names = receipt["own"]
+            own.append(
+                pa.nulls(len(at), pa.string()) if names is None else get_strings(store, names).take(pa.array(at))
+            )
+        if not own:
+            pairs = np.zeros((0, 2), np.uint64)
+            return cls(nodes, labels, pairs, pairs, np.zeros((0, 1), np.uint64), None)
+        strings = pa.chunked_array(own, pa.string()).combine_chunks()
+        ids, contents, keys = (np.concatenate(held) for held in found.values())
+        return cls(nodes, labels, ids, contents, keys, None if strings.null_count == len(strings) else strings)
+
+    def ordered(self, keep: Sequence[str]) -> NDArray[np.int64]:
+        """Order them by cluster, the one that stays first."""
+        return keep_order(keep, self.labels, self.keys, self.own, self.contents, self.ids)
+
+
 def settle_clusters(
-    stage: Stage, keep: str, parts: Sequence[Part], signed: Sequence[Receipt], forests: Sequence[str], folder: Path
+    stage: Stage,
+    keep: Sequence[str],
+    kind: str | None,
+    parts: Sequence[Part],
+    signed: Sequence[Receipt],
+    forests: Sequence[str],
+    folder: Path,
 ) -> Receipt:
-    """Turn the forests into clusters, choose what stays, write who goes and for whom."""
+    """Turn the forests into clusters, choose what stays, write who goes and for whom.
+
+    `kind` is that of every removal; None tells exact copies from near ones.
+    """
     nodes, labels = components(merge(sorted(set(forests)), partial(get_array, stage.store)))
-    ids, lengths = _of_nodes(stage, signed, nodes)
-    by_id = ids[keep_order("smallest_id", ids, lengths, labels)]
-    order = keep_order(keep, ids, lengths, labels)
-    own = own_ids(parts, nodes)
-    nodes, labels, ids, own = nodes[order], labels[order], ids[order], own[order]
-    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(nodes) else np.zeros(0, np.int64)
-    sizes = np.diff(np.r_[starts, len(nodes)])
-    first = np.repeat(starts, sizes)
-    gone = np.flatnonzero(np.arange(len(nodes)) != first)
-    gone = gone[np.argsort(nodes[gone], kind="stable")]
-    kept, removed = first[gone], nodes[gone]
-    rows = removed & np.uint64(0xFFFFFFFF)
-    columns = [
-        *(binary_ids(column) for column in (ids[gone], ids[kept])),
-        *(pa.array(column, pa.string()) for column in (own[gone], own[kept])),
-        binary_ids(by_id[kept]),  # both orders hold a cluster in the same places
-        pa.array(np.repeat(sizes, sizes)[gone]),
-        pa.array((removed >> np.uint64(32)).astype(np.int32)),
-        pa.array(rows.astype(np.int64)),
-    ]
-    path = folder / "clusters.parquet"
-    pq.write_table(pa.table(columns, schema=CLUSTERS), path, compression="zstd")
-    edges = np.array([number << 32 for number in range(len(parts) + 1)], np.uint64)
-    store = stage.store
-    return {
-        "clusters": store.put(path, "clusters-", ".parquet"),
-        "count": len(starts),
-        "duplicates": len(removed),
-        "id_sum": str(id_sum(binary_ids(ids[gone]))),
-        "removals": put_array(store, rows, "removals"),
-        "bounds": put_array(store, np.searchsorted(removed, edges).astype(np.uint64), "bounds"),
+    members = Members.read(stage.store, parts, signed, nodes, labels)
+    table, sizes = removals_table(members, keep, kind)
+    return put_removals(stage.store, parts, table, folder) | {
+        "count": len(sizes),
         "largest": int(sizes.max()) if len(sizes) else 0,
-        "digest": digest([part.key for part in parts]),
     }
 
 
-def own_ids(parts: Sequence[Part], nodes: np.ndarray) -> np.ndarray:
-    """Look up the user's own ids of addresses, None where there are none; `nodes` is sorted."""
-    found = np.full(len(nodes), None, object)
-    owners = (nodes >> np.uint64(32)).astype(np.int64)
-    rows = (nodes & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    for number in np.unique(owners):
-        with parquet(parts[number].store, parts[number].name) as file:
-            column = file.read(["source_id"], use_threads=False).column(0)
-        if column.null_count < len(column):
-            mine = owners == number
-            found[mine] = np.array(column.take(pa.array(rows[mine])).to_pylist(), object)
-    return found
+def removals_table(members: Members, keep: Sequence[str], kind: str | None) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Give a row for every document that goes, sorted by address, and the sizes of the clusters."""
+    by_id = keep_order(("smallest_id",), members.labels, members.keys, None, members.contents, members.ids)
+    order = members.ordered(keep)
+    labels = members.labels[order]
+    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(labels) else np.zeros(0, np.int64)
+    sizes = np.diff(np.r_[starts, len(labels)])
+    first = np.repeat(starts, sizes)
+    gone = np.flatnonzero(np.arange(len(labels)) != first)
+    gone = gone[np.argsort(members.nodes[order][gone], kind="stable")]
+    kept, removed = order[first[gone]], order[gone]
+    own = members.own if members.own is not None else pa.nulls(len(members.nodes), pa.string())
+    exact = np.all(members.contents[kept] == members.contents[removed], axis=1)
+    high, low = np.uint64(32), np.uint64(0xFFFFFFFF)
+    columns = [
+        *(binary_ids(members.ids[rows]) for rows in (removed, kept)),
+        *(own.take(pa.array(rows)) for rows in (removed, kept)),
+        binary_ids(members.ids[by_id[first[gone]]]),  # both orders hold a cluster in the same places
+        pa.array(np.repeat(sizes, sizes)[gone]),
+        pa.array((members.nodes[removed] >> high).astype(np.int32)),
+        pa.array((members.nodes[removed] & low).astype(np.int64)),
+        pa.array([kind or ("exact" if same else "near") for same in exact.tolist()], pa.string()),
+        pa.array(np.ones(len(gone), np.float32), mask=~exact),
+        pa.array((members.nodes[kept] >> high).astype(np.int32)),
+        pa.array((members.nodes[kept] & low).astype(np.int64)),
+    ]
+    return pa.table(columns, schema=CLUSTERS), sizes
 
 
-def _of_nodes(stage: Stage, signed: Sequence[Receipt], nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Look up ids (n, 2) and lengths (n,) of addresses, part by part; `nodes` is sorted."""
-    ids, lengths = np.zeros((len(nodes), 2), np.uint64), np.zeros(len(nodes), np.uint64)
-    owners = (nodes >> np.uint64(32)).astype(np.int64)
-    rows = (nodes & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    for number in np.unique(owners):
-        mine = owners == number
-        ids[mine] = get_array(stage.store, signed[number]["ids"])[rows[mine]]
-        lengths[mine] = get_array(stage.store, signed[number]["lengths"])[rows[mine]]
-    return ids, lengths
-
-
-def keep_order(policy: str, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Order rows by cluster, the one that stays first; ties by id."""
-    big = ids.byteswap()
-    if policy == "longest":
-        return np.lexsort((big[:, 1], big[:, 0], ~lengths, labels))
-    return np.lexsort((big[:, 1], big[:, 0], labels))
+def put_removals(store: Store, parts: Sequence[Part], table: pa.Table, folder: Path) -> Receipt:
+    """Commit the table of who goes, sorted by address, and the list of their rows by part."""
+    path = folder / "clusters.parquet"
+    pq.write_table(table, path, compression="zstd")
+    rows = table.column("row").to_numpy().astype(np.uint64)
+    addresses = (table.column("part").to_numpy().astype(np.uint64) << np.uint64(32)) | rows
+    return {
+        "clusters": store.put(path, "clusters-", ".parquet"),
+        "duplicates": len(table),
+        "id_sum": str(id_sum(table.column("id").combine_chunks())) if len(table) else "0",
+        "removals": put_array(store, rows, "removals"),
+        "bounds": put_array(store, part_bounds(addresses, len(parts)), "bounds"),
+        "digest": digest([part.key for part in parts]),
+    }
 
 
 def binary_ids(words: np.ndarray) -> pa.Array:
@@ -154,33 +164,3 @@ def binary_ids(words: np.ndarray) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(
         ID, len(words), [None, pa.py_buffer(np.ascontiguousarray(words).tobytes())]
     )
-
-
-@dataclass(frozen=True)
-class RemovalList:
-    """The rows that go, part by part, as `settle_clusters` left them: a range of one object for each part."""
-
-    store: Store
-    rows: str
-    bounds: str
-
-    @classmethod
-    def of(cls, store: Store, receipt: Receipt) -> RemovalList:
-        """Name it from the stage's last receipt."""
-        return cls(store, receipt["removals"], receipt["bounds"])
-
-
-@lru_cache(maxsize=512)
-def removals(listed: RemovalList, part: int) -> np.ndarray:
-    """Read the rows of a part that go, sorted."""
-    head, bounds = _bounds(listed)
-    first, last = (int(bound) for bound in bounds[part : part + 2])
-    if last == first:
-        return np.zeros(0, WORD)
-    return np.frombuffer(listed.store.read(listed.rows, start=head + 8 * first, end=head + 8 * last), WORD)
-
-
-@lru_cache(maxsize=4)
-def _bounds(listed: RemovalList) -> tuple[int, np.ndarray]:
-    """Give the bytes before the list's data, and where each part begins in it: once for all parts of a task."""
-    return npy_start(listed.store.read(listed.rows, start=0, end=10)), get_array(listed.store, listed.bounds)

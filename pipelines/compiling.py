@@ -11,10 +11,10 @@ from ..transforms import LanguageScore
 from ..transforms.kernels.cache import cold
 from ..transforms.named import built_in, distinct, inner_steps
 from ..transforms.step import Step
+from .duplicates import Dedup
 from .fork_server import start
 from .ingest import warm
 from .match import warm_match
-from .recipe import Dedup
 from .runners_preflight import cores
 
 

@@ -27,15 +27,17 @@ from ..transforms.minhash import content_digests
 from ..transforms.readers import read
 from ..transforms.schema import document_ids, id_words
 from .corpus import JsonText, ParquetText
+from .duplicates import Dedup
 from .estimate_scan import Population
 from .estimate_weights import Estimate, Values
 from .ingest import READER, Ingest, ingest_stage, output_schema
 from .ledger import PartWriter
 from .publish import pack_values, run_vocabulary
-from .recipe import Dedup, Recipe
+from .recipe import Recipe
 from .spool import Spool
 from .stage import Meter
 from .survivors import Survivors
+from .views import EVERYTHING
 
 KEPT, REJECTED, QUARANTINED = 0, 1, 2
 FATES = {"kept": KEPT, "rejected": REJECTED, "quarantined": QUARANTINED}
@@ -214,7 +216,7 @@ class Published:
 
 def publish_sample(recipe: Recipe, batch: pa.RecordBatch, folder: Path, seconds: dict[str, float]) -> Published:
     """Edit, write and encode a sample of survivors as the last stages do."""
-    batch = Survivors(Store(folder), None, recipe.final).edit(batch)
+    batch = Survivors(Store(folder), EVERYTHING, recipe.final).edit(batch)
     made = Published(int(pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0))
     if not len(batch):
         made.why = "no sampled document was kept"

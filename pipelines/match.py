@@ -14,26 +14,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..sharding.store import Store
 from ..transforms.kernels.graph import components, link, spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
-from .clusters import Part, put_array, settle_clusters
-from .recipe import Dedup
+from .clusters import settle_clusters
+from .duplicates import Dedup
+from .keep import keep_columns, keep_keys
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
-from .tables import parquet
+from .views import EVERYTHING, Part, View, put_array, put_strings
 
 PACKED = np.dtype([("high", "<u8"), ("low", "<u8"), ("address", "<u8")])
 GROUP_BYTES = 64 << 20  # of one (band, hash range); the bound is 256 MiB
 LOCAL_SHUFFLE_BYTES = 512 << 20  # a round of bands; Beam's local runner takes about 6 bytes of memory a byte
 CONTENT = -1  # the band of whole contents
+URL = -2  # the band of URLs
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,18 @@ class Shuffle:
         return [f"band{band:+04d}-{number:04d}" for band in self.bands for number in range(self.ranges)]
 
 
-def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part]) -> Stage:
+def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
     """Address the `duplicates` stage: its parameters and the contents of the parts it reads, not their places."""
-    value = {"dedup": dedup.model_dump(mode="json"), "parts": [part.key for part in parts]}
+    own = dedup.model_dump(mode="json", exclude={"url", "lines", "substrings"})
+    value = {"dedup": own, "parts": [part.key for part in parts], "upstream": list(upstream)}
     return Stage.of(run, "duplicates", value, package_versions("pyarrow", "numba"))
+
+
+def url_stage(run: Store, dedup: Dedup, parts: Sequence[Part]) -> Stage:
+    """Address the `urls` stage."""
+    assert dedup.url is not None
+    value = {"url": dedup.url.model_dump(mode="json"), "parts": [part.key for part in parts]}
+    return Stage.of(run, "urls", value, package_versions("pyarrow", "numba"))
 
 
 def sign_key(part: Part) -> str:
@@ -66,6 +76,8 @@ class Sign:
     stage: Stage
     dedup: Dedup
     shuffle: Shuffle
+    view: View = EVERYTHING
+    by_url: bool = False
 
     def __call__(self, part: Part) -> Iterator[tuple[str, bytes]]:
         """Commit the part's signatures unless they stand; emit (band and range, packed digests and addresses)."""
@@ -84,56 +96,108 @@ class Sign:
                     yield f"{at}-{number:04d}", packed[first:last].tobytes()
 
     def compute(self, part: Part, folder: Path, meter: Meter) -> Receipt:
-        """Read the part's text by row group; write its ids, lengths, digests sorted by band, and its own forest."""
+        """Read the part's text; write what is known of its documents, digests sorted by band, and its own forest."""
         with meter.on("signatures"):
-            ids, lengths, bands = self._digests(part)
-        addresses = (np.uint64(part.number) << np.uint64(32)) + np.arange(len(ids), dtype=np.uint64)
+            documents, bands = self._urls(part) if self.by_url else self._digests(part)
+        rows = documents.rows.astype(np.uint64)
+        addresses = (np.uint64(part.number) << np.uint64(32)) + rows
         path, places, edges = folder / "digests", {}, []
         with path.open("wb") as file, meter.on("link"):
-            for band, (digests, rows) in sorted(bands.items()):
-                edges.append(link(digests, addresses[rows]))
-                packed = first_of_each(digests, addresses[rows])
+            for band, (digests, at) in sorted(bands.items()):
+                edges.append(link(digests, addresses[at]))
+                packed = first_of_each(digests, addresses[at])
                 places[f"band{band:+04d}"] = [file.tell(), file.tell() + packed.nbytes]
                 file.write(packed.tobytes())
             file.write(b"end")
         store = self.stage.store
         return {
             "part": part.key,
-            "documents": len(ids),
+            "documents": len(rows),
+            "id_sum": str(int(documents.ids[:, 0].sum(dtype=np.uint64))),
             "bands": places,
             "digests": store.put(path, "data/digests-", ".bin"),
-            "ids": put_array(store, ids, "ids"),
-            "lengths": put_array(store, lengths, "lengths"),
+            "rows": put_array(store, rows, "rows"),
+            "ids": put_array(store, documents.ids, "ids"),
+            "contents": put_array(store, documents.contents, "contents"),
+            "keys": put_array(store, documents.keys, "keys"),
+            "own": None if documents.own is None else put_strings(store, documents.own, "own"),
             "forest": put_array(store, spanning_forest(np.concatenate(edges)), "forest"),
         }
 
-    def _digests(self, part: Part) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:
-        """Give ids (n, 2), lengths in bytes (n,), and by band the digests and the rows that have them."""
-        minhash = self.dedup.minhash
-        ids, lengths, contents, banded, longs = [], [], [], [], []
-        with parquet(part.store, part.name) as file:
-            for batch in file.iter_batches(batch_size=4096, columns=["id", "text"], use_threads=False):
-                texts = batch.column("text")
-                ids.append(id_words(batch.column("id")).copy())
-                lengths.append(np.asarray(pc.binary_length(texts).fill_null(0), np.uint64))
-                contents.append(content_digests(texts))
-                if minhash is not None:
-                    values, long = minhash.signatures(texts)
-                    banded.append(digest_bands(values, minhash.bands))
-                    longs.append(long)
-        empty = np.zeros((0, 2), np.uint64)
-        rows = np.arange(sum(map(len, ids)))
-        content = np.concatenate(contents or [empty])
-        long = np.concatenate(longs or [np.zeros(len(rows), bool)])
+    def _digests(self, part: Part) -> tuple[Documents, dict[int, tuple[np.ndarray, np.ndarray]]]:
+        """Give what is known of the documents, and by band the digests and the documents that have them."""
+        minhash, keep = self.dedup.minhash, self.dedup.keep
+        gathered: list[Documents] = [Documents.none(keep)]
+        banded, longs = [], []
+        for rows, batch in self.view.batches(part, ["id", "text", "source_id", *keep_columns(keep)]):
+            gathered.append(Documents.of(part.source, rows, batch, keep, self.dedup.normalisation))
+            if minhash is not None:
+                values, long = minhash.signatures(batch.column("text"))
+                banded.append(digest_bands(values, minhash.bands))
+                longs.append(long)
+        documents = Documents.joined(gathered)
+        numbers = np.arange(len(documents.rows))
+        long = np.concatenate(longs or [np.zeros(len(numbers), bool)])
         # A text shorter than a shingle has no signature: its content is all there is to compare.
-        whole = rows if self.dedup.exact else rows[~long]
-        bands = {CONTENT: (content[whole], whole)}
+        whole = numbers if self.dedup.exact else numbers[~long]
+        bands = {CONTENT: (documents.contents[whole], whole)}
         if minhash is not None:
             stacked = np.concatenate(banded or [np.zeros((minhash.bands, 0, 2), np.uint64)], axis=1)
             bands.update(
-                {band: (np.ascontiguousarray(stacked[band][long]), rows[long]) for band in range(minhash.bands)}
+                {band: (np.ascontiguousarray(stacked[band][long]), numbers[long]) for band in range(minhash.bands)}
             )
-        return np.concatenate(ids or [empty]), np.concatenate(lengths or [np.zeros(0, np.uint64)]), bands
+        return documents, bands
+
+    def _urls(self, part: Part) -> tuple[Documents, dict[int, tuple[np.ndarray, np.ndarray]]]:
+        """Give what is known of the documents that have a URL, and its digests."""
+        assert self.dedup.url is not None
+        keep = self.dedup.url.keep
+        gathered, digests = [Documents.none(keep)], [np.zeros((0, 2), np.uint64)]
+        columns = ["id", "text", "url", "source_id", *keep_columns(keep)]
+        for rows, batch in self.view.batches(part, columns):
+            has = batch.column("url").is_valid()
+            rows, batch = rows[np.asarray(has)], batch.filter(has)
+            gathered.append(Documents.of(part.source, rows, batch, keep, "none"))
+            digests.append(content_digests(batch.column("url")))
+        documents = Documents.joined(gathered)
+        return documents, {URL: (np.concatenate(digests), np.arange(len(documents.rows)))}
+
+
+_PAIRS = ("ids", "contents", "keys")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What the choice of who stays needs of documents."""
+
+    rows: np.ndarray  # (n,) int64, rising
+    ids: np.ndarray  # (n, 2) uint64
+    contents: np.ndarray  # (n, 2) uint64: digests
+    keys: np.ndarray  # (n, policies) uint64, see `keep`
+    own: pa.Array | None  # the user's own ids, where there are any
+
+    @classmethod
+    def none(cls, keep: Sequence[str]) -> Documents:
+        """Give no documents."""
+        pairs = np.zeros((0, 2), np.uint64)
+        return cls(np.zeros(0, np.int64), pairs, pairs, np.zeros((0, len(keep)), np.uint64), pa.array([], pa.string()))
+
+    @classmethod
+    def of(
+        cls, source: str, rows: np.ndarray, batch: pa.RecordBatch, keep: Sequence[str], normalisation: Any
+    ) -> Documents:
+        """Read it off a batch with texts."""
+        contents = content_digests(batch.column("text"), normalisation)
+        own = batch.column("source_id") if "source_id" in batch.schema.names else pa.nulls(len(batch), pa.string())
+        return cls(rows, id_words(batch.column("id")).copy(), contents, keep_keys(keep, source, batch), own)
+
+    @classmethod
+    def joined(cls, some: Sequence[Documents]) -> Documents:
+        """Put batches behind one another."""
+        rows = np.concatenate([one.rows for one in some])
+        ids, contents, keys = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
+        own = pa.chunked_array([one.own for one in some], pa.string()).combine_chunks()
+        return cls(rows, ids, contents, keys, None if own.null_count == len(own) else own)
 
 
 def first_of_each(digests: np.ndarray, addresses: np.ndarray) -> np.ndarray:
@@ -169,12 +233,25 @@ def plan_shuffles(dedup: Dedup, documents: int, local: bool) -> list[Shuffle]:
     """Deal the bands into rounds, and each band into as many hash ranges as the number of documents asks for."""
     bands = [CONTENT, *range(dedup.minhash.bands if dedup.minhash else 0)]
     band_bytes = documents * PACKED.itemsize
-    ranges = max(1, math.ceil(band_bytes / GROUP_BYTES))
+    ranges = ranges_of(documents)
     at_once = max(1, LOCAL_SHUFFLE_BYTES // max(1, band_bytes)) if local else len(bands)
     return [Shuffle(tuple(bands[i : i + at_once]), ranges) for i in range(0, len(bands), at_once)]
 
 
-def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], launch: Callable[[Job], None], local: bool) -> Receipt:
+def ranges_of(documents: int) -> int:
+    """Say into how many hash ranges a band of so many documents is dealt."""
+    return max(1, math.ceil(documents * PACKED.itemsize / GROUP_BYTES))
+
+
+def match(
+    stage: Stage,
+    dedup: Dedup,
+    parts: Sequence[Part],
+    launch: Callable[[Job], None],
+    local: bool,
+    view: View = EVERYTHING,
+    by_url: bool = False,
+) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its shuffle lies in this machine's memory, so that bands go in rounds.
@@ -183,22 +260,24 @@ def match(stage: Stage, dedup: Dedup, parts: Sequence[Part], launch: Callable[[J
     done = stage.receipt("clusters")
     if done is not None and set(signs) <= stage.committed():
         return done
-    shuffles = plan_shuffles(dedup, sum(part.documents for part in parts), local)
+    documents = sum(part.documents for part in parts)
+    shuffles = [Shuffle((URL,), ranges_of(documents))] if by_url else plan_shuffles(dedup, documents, local)
     for shuffle in shuffles:
-        launch(Job("match", parts, Sign(stage, dedup, shuffle), Link(stage)))
+        launch(Job("match", parts, Sign(stage, dedup, shuffle, view, by_url), Link(stage)))
     signed = stage.receipts(signs)
     # A group that no digest fell into has no receipt.
     linked = sorted(key for key in stage.committed() if key.startswith("link-"))
     forests = [receipt["forest"] for receipt in [*signed, *stage.receipts(linked)]]
+    keep, kind = (dedup.url.keep, "url") if by_url and dedup.url else (dedup.keep, None)
     return run_task(
-        stage, "clusters", lambda folder, meter: settle_clusters(stage, dedup.keep, parts, signed, forests, folder)
+        stage, "clusters", lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, forests, folder)
     )
 
 
 def warm_match(dedup: Dedup) -> None:
     """Compile what matching needs, before workers start."""
     texts = pa.array(["one two three four five six seven", "déjà vu", "one two three four five six seven"])
-    digests = content_digests(texts)
+    digests = content_digests(texts, dedup.normalisation)
     if dedup.minhash is not None:
         dedup.minhash.digests(texts)
     components(spanning_forest(link(digests, np.arange(3, dtype=np.uint64))))

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from ..sharding.store import Store
-from .clusters import Part
 from .recipe import digest
 from .stage import Receipt
 from .survivors import RowGroup
 from .tables import put_table
+from .views import StoredPart
 
 PARTS = pa.schema(
     [
@@ -39,7 +39,7 @@ ROW_GROUPS = pa.schema(
 )
 
 
-def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[Part], list[RowGroup]]:
+def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[StoredPart], list[RowGroup]]:
     """Number the parts in the order of (input, path, range); a part's key names its place and its content."""
     parts, groups = [], []
     for number, receipt in enumerate(in_order(receipts)):
@@ -50,7 +50,7 @@ def number_parts(store: Store, receipts: Sequence[Receipt]) -> tuple[list[Part],
             counts = (group["documents"], group["bytes"], group["id_sum"])
             groups.append(RowGroup(number, digest(place), name, at, row, group["stream"], *counts))
             row += group["documents"]
-        parts.append(Part(number, digest([*place, name]), store, name, row))
+        parts.append(StoredPart(number, digest([*place, name]), store, name, row, receipt["source"]))
     return parts, groups
 
 
@@ -60,7 +60,7 @@ def in_order(receipts: Sequence[Receipt]) -> list[Receipt]:
 
 
 def write_tables(
-    store: Store, receipts: Sequence[Receipt], parts: Sequence[Part], groups: Sequence[RowGroup]
+    store: Store, receipts: Sequence[Receipt], parts: Sequence[StoredPart], groups: Sequence[RowGroup]
 ) -> dict[str, str]:
     """Commit both tables under the stage; give their names in it."""
     rows: list[dict[str, Any]] = []
@@ -70,7 +70,7 @@ def write_tables(
             {
                 **{name: receipt[name] for name in ("source", "path", "start")},
                 "part": part.number,
-                "documents_object": part.name,
+                "documents_object": part.object,
                 "ledger_object": receipt["ledger"],
                 "documents": part.documents,
                 "bytes": sum(group["bytes"] for group in receipt["row_groups"]),

@@ -10,22 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .. import InputError, RecipeError
 from ..tokenizer.vocab import vocabulary_files
-from ..transforms.minhash import MinHash
 from ..transforms.named import StepField, files_named, step_fingerprint, step_kind
 from ..transforms.readers import Fields
+from .duplicates import Dedup, Frozen
 
 MiB = 1 << 20
 MOST_PIECES = 1_000_000  # of a vocabulary that is trained
-
-
-class Frozen(BaseModel):
-    """A value: equal by content, unknown fields refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
 
 
 class Input(Frozen):
@@ -37,26 +31,6 @@ class Input(Frozen):
     path: str = Field(min_length=1)
     format: Literal["auto", "warc", "wet", "jsonl", "parquet", "text"] = "auto"
     fields: Fields = Fields()
-
-
-class Dedup(Frozen):
-    """Which documents are the same, and which of them stays.
-
-    Exact copies share a 128-bit content hash; near-duplicates share one of `bands` digests of `rows` MinHash values
-    (FineWeb: 14 × 8 over word 5-grams, Penedo et al. 2024, arXiv:2406.17557).
-    """
-
-    exact: bool = True
-    minhash: MinHash | None = MinHash()
-    keep: Literal["smallest_id", "longest"] = "smallest_id"
-
-    @model_validator(mode="after")
-    def _some_kind(self) -> Dedup:
-        if not self.exact and self.minhash is None:
-            raise ValueError(
-                "exact is false and minhash is null, so nothing would be matched: set one, or leave `dedup` out"
-            )
-        return self
 
 
 class TextOutput(Frozen):

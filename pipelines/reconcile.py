@@ -28,6 +28,9 @@ class Removed(NamedTuple):
     id_sum: int = 0
 
 
+NOTHING = Removed()
+
+
 def added(accounts: Iterable[dict[str, Any]], name: str) -> int:
     """Add up an id sum over receipts or row groups."""
     return sum(int(account[name]) for account in accounts) % WORD

@@ -19,8 +19,8 @@ from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, ShardEntry
 from ..sharding.store import Store, crash_point
 from ..transforms.files import EXTENSIONS, reads_from
+from .chain import Found, Work, find_duplicates
 from .chunks import chunk, tasks_of
-from .clusters import Part, RemovalList
 from .compiling import compile_kernels
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
@@ -28,7 +28,6 @@ from .fork_server import fork_server
 from .heartbeat import deaths, forget
 from .ingest import Ingest, check_streams, ingest_stage
 from .kept_edits import edits_of
-from .match import match, match_stage, sign_key
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
@@ -39,6 +38,7 @@ from .runners import Job, RunnerOptions, preflight, run_job, session
 from .stage import Receipt, Stage
 from .summary import cost, summarize
 from .survivors import RowGroup, Survivors
+from .views import StoredPart
 from .vocabulary import RunTokenizer, checked, given_tokenizer, make_vocabulary, vocabulary_stage
 
 IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
@@ -152,14 +152,9 @@ def stages(state: Run) -> dict[str, Any]:
     check_streams(recipe)
     receipts = documents(state, tasks)
     groups, parts = tabulate(state, receipts)
-    clusters = duplicates(state, parts)
-    survivors = Survivors(
-        store.child(f"documents/{state.stages['documents']}"),
-        RemovalList.of(store.child(f"duplicates/{state.stages['duplicates']}"), clusters) if clusters else None,
-        recipe.final,
-    )
-    upstream = [digest([part.key for part in parts]), *([str(state.stages["duplicates"])] if clusters else [])]
-    removed = Removed(int(clusters["duplicates"]), int(clusters["id_sum"])) if clusters else Removed()
+    found = duplicates(state, parts)
+    survivors = Survivors(state.store.child(f"documents/{state.stages['documents']}"), found.view, recipe.final)
+    upstream, removed = [digest([part.key for part in parts]), *found.upstream], found.removed
     text(state, survivors, groups, upstream, removed)
     tokens = publish(state, survivors, groups, upstream, removed)
     return conclude(state, receipts, removed.documents, tokens)
@@ -188,7 +183,7 @@ def documents(state: Run, tasks: Sequence[IngestTask]) -> list[Receipt]:
     return receipts
 
 
-def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], list[Part]]:
+def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], list[StoredPart]]:
     """Reduce the receipts to two tables, and give their rows as values."""
     folder = f"documents/{state.stages['documents']}"
     store = state.store.child(folder)
@@ -199,24 +194,21 @@ def tabulate(state: Run, receipts: Sequence[Receipt]) -> tuple[list[RowGroup], l
     return groups, parts
 
 
-def duplicates(state: Run, parts: Sequence[Part]) -> Receipt | None:
-    """Match: find what is the same, where the recipe asks for it."""
+def duplicates(state: Run, parts: Sequence[StoredPart]) -> Found:
+    """Find what is the same, where the recipe asks for it."""
     state.stages["duplicates"] = state.tables["clusters"] = None
     if state.recipe.dedup is None:
-        return None
-    stage = match_stage(state.store, state.recipe.dedup, parts)
-    keys = list(map(sign_key, parts))
-    with state.progress.stage(stage, "duplicates", keys):
-        local = state.options.runner == "local"
-        receipt = match(
-            stage, state.recipe.dedup, parts, lambda job: state.launch(job, len(parts), state.text_bytes), local
-        )
-    stage.require([receipt["clusters"]])
-    crash_point("stage-done")
-    state.costs["duplicates"] = cost([*stage.receipts(keys), receipt])
-    state.stages["duplicates"] = stage.hash
-    state.tables["clusters"] = f"duplicates/{stage.hash}/{receipt['clusters']}"
-    return receipt
+        return Found()
+
+    def launch(job: Job) -> None:
+        state.launch(job, len(job.tasks), state.text_bytes)
+
+    work = Work(state.store, launch, state.options.runner == "local", state.progress)
+    found = find_duplicates(work, state.recipe.dedup, parts)
+    state.stages.update(found.stages)
+    state.costs.update(found.costs)
+    state.tables["clusters"] = found.tables[-1]
+    return found
 
 
 def text(

@@ -16,8 +16,8 @@ from ..transforms.edits import COLUMN as EDITS
 from ..transforms.named import apply_step, step_kind
 from ..transforms.schema import id_sum
 from ..transforms.step import Step
-from .clusters import RemovalList, removals
 from .tables import parquet
+from .views import View
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def tallied(parted: Mapping[str, pa.Array]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Survivors:
-    """Where the documents and the removal list lie, and the edits that come last."""
+    """Where the documents lie, what deduplication left of them, and the edits that come last."""
 
     documents: Store
-    duplicates: RemovalList | None
+    view: View
     final: tuple[Step, ...]
 
     def read(self, group: RowGroup) -> tuple[pa.RecordBatch, dict[str, Any]]:
@@ -61,13 +61,12 @@ class Survivors:
             "in": len(batch),
             "id_sum": str(id_sum(batch.column("id"))),
         }
-        stays = np.ones(len(batch), bool)
-        gone = np.zeros(0, np.uint64) if self.duplicates is None else removals(self.duplicates, group.part)
-        inside = gone[(gone >= group.row) & (gone < group.row + len(batch))].astype(np.int64)
-        stays[inside - group.row] = False
+        rows = np.arange(group.row, group.row + len(batch))
+        stays = self.view.stays(group.part, rows)
         dropped = tallied({"dropped": batch.column("id").filter(pa.array(~stays))})
         if not stays.all():
-            batch = batch.filter(pa.array(stays))
+            rows, batch = rows[stays], batch.filter(pa.array(stays))
+        batch = self.view.edited(group.part, rows, batch, record=True)
         size = int(pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0)
         return self.edit(batch), {**met, **dropped, "bytes": size}
 

@@ -17,6 +17,7 @@ from small_run import recipe_over
 from penstock import Recipe, RequestError, run
 from penstock.pipelines import estimate_scan
 from penstock.pipelines.cli import main
+from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.estimate import estimate, size_of
 from penstock.pipelines.estimate_cost import makespan
 from penstock.pipelines.estimate_sample import Growth, copies
@@ -24,7 +25,6 @@ from penstock.pipelines.estimate_scan import Population, choose, mates, sketches
 from penstock.pipelines.estimate_table import estimate_table
 from penstock.pipelines.estimate_weights import draw
 from penstock.pipelines.plan import plan_inputs
-from penstock.pipelines.recipe import Dedup
 from penstock.transforms.minhash import MinHash
 from penstock.transforms.readers import Piece, read
 

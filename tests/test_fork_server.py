@@ -20,8 +20,9 @@ import pytest
 import penstock
 from penstock import RunError
 from penstock.pipelines.compiling import load_kernels
+from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.fork_server import ForkServer, boot, fork_server, forking
-from penstock.pipelines.recipe import Dedup, Recipe
+from penstock.pipelines.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are used on Linux alone")
 

@@ -16,10 +16,10 @@ from small_run import recipe_over
 
 from penstock import CorruptDataError, PenstockError, Recipe, ReconciliationError, run
 from penstock.pipelines.cli import main
-from penstock.pipelines.clusters import removals
 from penstock.pipelines.heartbeat import deaths
 from penstock.pipelines.trace_url import trace_url
 from penstock.pipelines.verify import verify
+from penstock.pipelines.views import removals
 from penstock.sharding.dataset import open_tokens
 from penstock.sharding.npy import npy_array, npy_bytes
 from penstock.sharding.store import Store

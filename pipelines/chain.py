@@ -1,0 +1,80 @@
+"""The kinds of deduplication one after the other, each over what the one before left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..sharding.store import Store, crash_point
+from .duplicates import Dedup
+from .match import match, match_stage, sign_key, url_stage
+from .progress import Progress
+from .reconcile import NOTHING, Removed
+from .runners import Job
+from .stage import Receipt, Stage
+from .summary import cost
+from .views import EVERYTHING, Part, RemovalList, View
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where and how a chain runs."""
+
+    store: Store  # the run's folder
+    launch: Callable[[Job], None]
+    local: bool  # its runner keeps its shuffle in this machine's memory
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the kinds so far found."""
+
+    view: View = EVERYTHING
+    stages: dict[str, str] = field(default_factory=dict)  # kind of stage → hash
+    tables: tuple[str, ...] = ()  # of removals, from the run's folder
+    costs: dict[str, Any] = field(default_factory=dict)
+    removed: Removed = NOTHING
+    receipts: dict[str, Receipt] = field(default_factory=dict)  # the last of each stage
+
+    @property
+    def upstream(self) -> list[str]:
+        """Name what was found, for the hash of what comes after."""
+        return list(self.stages.values())
+
+    def with_removals(self, stage: Stage, receipt: Receipt, costs: Any) -> Found:
+        """Add what a stage found."""
+        view = replace(self.view, removed=(*self.view.removed, RemovalList.of(stage.store, receipt)))
+        total = self.removed.documents + int(receipt["duplicates"])
+        id_sum = (self.removed.id_sum + int(receipt["id_sum"])) % (1 << 64)
+        return replace(
+            self,
+            view=view,
+            stages={**self.stages, stage.name: stage.hash},
+            tables=(*self.tables, f"{stage.name}/{stage.hash}/{receipt['clusters']}"),
+            costs={**self.costs, stage.name: costs},
+            removed=Removed(total, id_sum),
+            receipts={**self.receipts, stage.name: receipt},
+        )
+
+
+def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part]) -> Found:
+    """Run the kinds that are asked for; what stands is taken as it stands."""
+    found = Found()
+    if dedup.url is not None:
+        found = _documents(work, dedup, parts, url_stage(work.store, dedup, parts), found, by_url=True)
+    if dedup.documents:
+        stage = match_stage(work.store, dedup, parts, found.upstream)
+        found = _documents(work, dedup, parts, stage, found, by_url=False)
+    return found
+
+
+def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, *, by_url: bool) -> Found:
+    """Find whole documents that go, by URL or by what they say."""
+    keys = list(map(sign_key, parts))
+    with work.progress.stage(stage, stage.name, keys):
+        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url)
+    stage.require([receipt["clusters"]])
+    crash_point("stage-done")
+    return found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))

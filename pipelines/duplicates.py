@@ -1,0 +1,101 @@
+"""What counts as a duplicate, and which of a cluster stays: the values of a recipe's `dedup` and of `penstock dedup`.
+
+Kinds run one after the other, each over what the one before left: one document a URL, whole documents (exact and
+MinHash in one graph), lines or paragraphs, substrings.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from ..transforms.minhash import MinHash
+
+
+class Frozen(BaseModel):
+    """A value: equal by content, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+
+
+_POLICY = re.compile(r"smallest_id|longest|newest(:.+)?|highest:.+|priority:.+")
+
+
+def _policies(value: Any) -> Any:
+    policies = (value,) if isinstance(value, str) else tuple(value or ())
+    for policy in policies:
+        if not (isinstance(policy, str) and _POLICY.fullmatch(policy)):
+            raise ValueError(
+                f"{policy!r} is no policy: smallest_id, longest, newest[:COLUMN], highest:COLUMN and "
+                "priority:INPUT,INPUT are"
+            )
+    if not policies:
+        raise ValueError("no policy: name one, such as longest")
+    return policies
+
+
+#: Who stays, by the first policy that tells two documents apart; see `pipelines/keep.py`.
+Keep = Annotated[tuple[str, ...], BeforeValidator(_policies)]
+
+
+class Url(Frozen):
+    """One document a URL. Documents without one stay."""
+
+    keep: Keep = ("newest",)
+
+
+class Guard(Frozen):
+    """Clusters that are suspiciously large: reported, and by choice split by edges of true Jaccard similarity."""
+
+    size: int = Field(default=1_000, ge=2)  # documents
+    share: float = Field(default=0.05, gt=0.0, le=1.0)  # of all documents, where a cluster has a hundred or more
+    split: bool = False
+    similarity: float = Field(default=0.7, gt=0.0, le=1.0)  # of an edge that holds
+
+
+class Lines(Frozen):
+    """Lines, paragraphs or spans of sentences that stood before are cut out."""
+
+    unit: Literal["line", "paragraph", "sentences"] = "line"
+
+
+class Substrings(Frozen):
+    """Every run of `length` units that stood before is cut out (Lee et al. 2022, arXiv:2107.06499)."""
+
+    length: int = Field(100, ge=8)
+    unit: Literal["bytes", "words"] = "bytes"
+
+
+class Dedup(Frozen):
+    """Which documents are the same, and which of them stays.
+
+    Exact copies share a 128-bit content hash; near-duplicates share one of `bands` digests of `rows` MinHash values
+    (FineWeb: 14 × 8 over word 5-grams, Penedo et al. 2024, arXiv:2406.17557).
+    """
+
+    url: Url | None = None
+    exact: bool = True
+    normalisation: Literal["none", "fineweb"] = "none"  # of contents that are compared whole
+    minhash: MinHash | None = MinHash()
+    keep: Keep = ("smallest_id",)
+    verify: float | None = Field(default=None, gt=0.0, le=1.0)  # an edge holds at this true Jaccard similarity
+    guard: Guard = Guard()
+    lines: Lines | None = None
+    substrings: Substrings | None = None
+
+    @property
+    def documents(self) -> bool:
+        """Whether whole documents are compared."""
+        return self.exact or self.minhash is not None
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Dedup:
+        if not (self.documents or self.url or self.lines or self.substrings):
+            raise ValueError(
+                "exact is false and minhash is null, so nothing would be matched: set one, or leave `dedup` out"
+            )
+        if self.minhash is None and self.verify is not None:
+            raise ValueError("verify is the true similarity of MinHash's n-grams, and minhash is null: leave it out")
+        return self
