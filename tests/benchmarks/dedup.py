@@ -14,9 +14,10 @@ Prints one JSON line. `mb_per_cpu_s` by side and sample, the best of the rounds;
 on all documents to the peer's on its own, and on the same sample. `agreement` is that of the clusters with penstock's
 on the same sample: pairs of documents in one cluster on both sides and on either, clusters that are equal as sets,
 documents kept. Another hash finds other pairs near the threshold: `seed_2` is penstock beside itself with other
-permutations, and what two exact sides may differ by. `of_five_words` leaves out documents under five words, which
-penstock matches whole and the peers, text-dedup apart, let pass. `planted` counts the planted triples that a side has
-in one cluster. `--copies` makes more of the documents for penstock. `--laws` measures nothing: see `dedup_laws.py`.
+permutations, and what two exact sides may differ by. `mersenne64` is datatrove's hash, and the same clusters.
+`of_five_words` leaves out documents under five words, which penstock matches whole and the peers, text-dedup apart, let
+pass. `planted` counts the planted triples that a side has in one cluster. `--copies` makes more of the documents for
+penstock. `--laws` measures nothing: see `dedup_laws.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dedup_corpus import answer, command, partition, planted, put, read_documents, some_blocks
+from dedup_corpus import answer, command, has_option, partition, planted, put, read_documents, some_blocks
 from dedup_laws import laws
 from process_tree import environment_python, load_average, run_tree
 
@@ -68,19 +69,28 @@ def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def compare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare every peer's answer with penstock's on the same sample, and penstock's with its own by another seed."""
     found: dict[str, Any] = {}
+    if (work / "mersenne64-small").exists():
+        long = documents_of_five_words(work / "small")
+        sides = answer(work / "small", work / "mersenne64-small")[1], clusters_said(work / "datatrove")[1]
+        found["mersenne64_and_datatrove"] = agreement(*({ids & long for ids in side} for side in sides))
     for sample in ("middle", "small"):
         own, long = answer(work / sample, work / f"penstock-{sample}"), documents_of_five_words(work / sample)
         others = {f"seed_2_{sample}": by_seed(work / sample, 2)}
         for side in arguments.sides:
             if SIDES[side][1] == sample:
-                value = json.loads((work / side / "answer.json").read_text())
-                others[side] = set(value["kept"]), set(map(frozenset, value["clusters"]))
+                others[side] = clusters_said(work / side)
         found[f"penstock_{sample}"] = {"kept": len(own[0]), "clusters": len(own[1]), "planted": planted_in(own[1])}
         for name, other in others.items():
             found[name] = {**agreement(own[1], other[1]), "kept": len(other[0]), "planted": planted_in(other[1])}
             if name != f"seed_2_{sample}":
                 found[name]["of_five_words"] = agreement(*({ids & long for ids in side} for side in (own[1], other[1])))
     return found
+
+
+def clusters_said(output: Path) -> Answer:
+    """Read a peer's answer."""
+    value = json.loads((output / "answer.json").read_text())
+    return set(value["kept"]), set(map(frozenset, value["clusters"]))
 
 
 def planted_in(clusters: set[frozenset[str]]) -> str:
@@ -147,7 +157,7 @@ class Bench:
     """Where the rounds run."""
 
     def __init__(self, work: Path, arguments: argparse.Namespace) -> None:
-        self.work, self.arguments = work, arguments
+        self.work, self.arguments, self.families = work, arguments, has_option("--family")
         self.named = {"BENCH_WORKERS": str(len(os.sched_getaffinity(0)))}
         folders = {name: getattr(arguments, f"{name}_env") for name in PACKAGES}
         used = {SIDES[side][0] for side in arguments.sides}
@@ -159,11 +169,11 @@ class Bench:
         given = ["--side", name, "--work", str(self.work), *amounts, "--sides", *self.arguments.sides, "--", *more]
         return run_tree([sys.executable, __file__, *given], self.arguments.limit)[0]
 
-    def penstock(self, sample: str) -> dict[str, Any]:
+    def penstock(self, sample: str, side: str = "penstock", *options: str) -> dict[str, Any]:
         """Run penstock's command on a sample, from nothing."""
-        output = self.work / f"penstock-{sample}"
+        output = self.work / f"{side}-{sample}"
         shutil.rmtree(output, ignore_errors=True)
-        words = command(self.work / sample, output, *self.arguments.option)
+        words = command(self.work / sample, output, *self.arguments.option, *options)
         return run_tree(["sh", "-c", '"$@" >&2 && echo "{}"', "sh", *words], self.arguments.limit)[1]
 
     def peer(self, side: str) -> dict[str, Any]:
@@ -180,6 +190,9 @@ class Bench:
     def round(self, number: int) -> dict[str, dict[str, Any]]:
         """Run all sides once, who is first in turn."""
         calls = [(f"penstock-{sample}", partial(self.penstock, sample)) for sample in ("all", "middle", "small")]
+        if self.families and "datatrove" in self.arguments.sides:
+            same = partial(self.penstock, "small", "mersenne64", "--family", "mersenne64")
+            calls.append(("mersenne64-small", same))
         calls += [(side, partial(self.peer, side)) for side in self.arguments.sides]
         return {name: call() for name, call in (calls if number % 2 == 0 else calls[::-1])}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,6 +119,12 @@ def command(source: Path, output: Path, *options: str, suffix: str = "parquet") 
     penstock = str(Path(sys.executable).with_name("penstock"))
     given = ["--input", f"{source}/*.{suffix}", "--output", str(output), "--id-field", "id", "--quiet", *options]
     return [penstock, "dedup", *given]
+
+
+def has_option(name: str) -> bool:
+    """Say whether penstock's command has an option."""
+    words = [*command(Path(), Path())[:2], "--help"]
+    return name in subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def partition(labels: Iterable[tuple[str, Any]]) -> set[frozenset[str]]:
