@@ -74,7 +74,7 @@ def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, fo
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url)
+        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url)
     stage.require([receipt["clusters"]])
     crash_point("stage-done")
     return found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))

@@ -84,7 +84,7 @@ def ingest_seconds(found: Findings) -> dict[str, float]:
 
 def walls(found: Findings, cpu: dict[str, float], workers: int, compiling: float) -> dict[str, float]:
     """Deal each stage's work to the workers."""
-    from .run import IN_PROCESS_BYTES, input_weight
+    from .launcher import IN_PROCESS_BYTES, input_weight
 
     sizes = [float(task.bytes) for task in found.tasks]
     shards = 1

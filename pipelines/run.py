@@ -7,43 +7,35 @@ At most three Beam jobs: ingest, match, publish. Planning, merging and the repor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import RequestError, RunError, StoreError
 from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, ShardEntry
 from ..sharding.store import Store, crash_point
-from ..transforms.files import EXTENSIONS, reads_from
 from .chain import Found, Work, find_duplicates
-from .chunks import chunk, tasks_of
+from .chunks import tasks_of
 from .compiling import compile_kernels
 from .corpus import TextTask, WriteText, text_stage
 from .directory import write_manifest
-from .fork_server import fork_server
-from .heartbeat import deaths, forget
+from .heartbeat import forget
 from .ingest import Ingest, check_streams, ingest_stage
 from .kept_edits import edits_of
+from .launcher import Launcher, input_weight, launched
 from .parts import number_parts, write_tables
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, published, run_vocabulary, tokens_stage
 from .recipe import Recipe, digest
 from .reconcile import Removed, check, check_part, check_readers, check_shards, check_text
-from .runners import Job, RunnerOptions, preflight, run_job, session
+from .runners import Job, RunnerOptions
 from .stage import Receipt, Stage
 from .summary import cost, summarize
 from .survivors import RowGroup, Survivors
 from .views import StoredPart
 from .vocabulary import RunTokenizer, checked, given_tokenizer, make_vocabulary, vocabulary_stage
-
-IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
-STAGES = ("documents", "duplicates", "text", "tokenizer", "tokens", "tasks")  # folders of a run
-COMPRESSED = (".gz", ".zst", ".parquet")  # weigh about four times their size in text
 
 
 @dataclass
@@ -51,34 +43,26 @@ class Run:
     """One run under way: where it writes, how it runs, and what its stages gave."""
 
     recipe: Recipe
-    store: Store
-    options: RunnerOptions
-    progress: Progress
+    launcher: Launcher
     stages: dict[str, str | None] = field(default_factory=dict)
     tables: dict[str, str | None] = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
     text_bytes: int = 0  # of the documents that the rules kept
     bytes_kept: int = 0  # of those that deduplication kept too
-    shared: bool = False  # what jobs share has been started
-    ending: ExitStack = field(default_factory=ExitStack)
 
-    def fit(self, tasks: int, weight: int) -> RunnerOptions:
-        """Say where a job of so many tasks runs. What jobs share is started by the first, and serves the others too."""
-        if self.options.runner == "local" and (tasks == 1 or weight < IN_PROCESS_BYTES):
-            return replace(self.options, in_process=True)
-        if not self.shared:
-            self.options = self.ending.enter_context(session(self.options, self.progress.say))
-            self.shared = True
-        return self.options
+    @property
+    def store(self) -> Store:
+        """Where the run writes."""
+        return self.launcher.store
+
+    @property
+    def progress(self) -> Progress:
+        """What shows how far it is."""
+        return self.launcher.progress
 
     def launch(self, job: Job, tasks: int, weight: int) -> None:
-        """Run a job: in this process where it has one task, or less work than starting workers costs."""
-        try:
-            run_job(chunk(job, self.store), self.fit(tasks, weight))
-        except RunError as error:
-            if found := [said for said in deaths(self.store) if said.startswith("a process ended while at ")]:
-                raise type(error)("; ".join([str(error), *found])) from error
-            raise
+        """Run a job."""
+        self.launcher.launch(job, tasks, weight)
 
 
 def run(
@@ -97,43 +81,10 @@ def run(
     changed recipe starts where it differs; a changed input is refused by name. Raises RequestError where the request is
     wrong and RunError where the run failed, a run that does not add up among them.
     """
-    if output is not None and not str(output):
-        raise RequestError("the output is empty: name a folder or a URL")
+    place = str(Path("runs") / recipe.name if output is None else output)
     chosen = options or RunnerOptions(runner=runner, workers=workers)
-    preflight(chosen)
-    store = open_output(recipe, str(output or Path("runs") / recipe.name), store_options or {})
-    state = Run(recipe, store, chosen, Progress(quiet=quiet))
-    for said in deaths(store):
-        state.progress.say(f"earlier, {said}")
-    with state.ending:
-        return stages(state)
-
-
-def open_output(recipe: Recipe, output: str, store_options: dict[str, Any]) -> Store:
-    """Open the run's folder; refuse one that cannot hold a run, or that a later run would read as its input."""
-    store = Store(output, **store_options)
-    folder = store.local("")
-    try:
-        store.require_exclusive()
-        if folder is None:
-            store.probe()
-    except StoreError as error:
-        raise RequestError(str(error)) from error
-    written = [f"{stage}/0/data/0{extension}" for stage in STAGES for extension in EXTENSIONS]
-    for name, item in recipe.inputs.items():
-        if reads_from(item.path, output, written):
-            raise RequestError(
-                f"the output {output} and the input {name!r} ({item.path}) lie in one another: the next run would read "
-                "what this one wrote; put the output elsewhere"
-            )
-    if folder is None:
-        return store
-    standing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not standing.is_dir():
-        raise RequestError(f"the output {output} cannot be a folder: {standing} is a file")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise RequestError(f"the output {output} may not be written: permission denied for {standing}")
-    return store
+    with launched(recipe.inputs, place, chosen, store_options, Progress(quiet=quiet)) as launcher:
+        return stages(Run(recipe, launcher))
 
 
 def stages(state: Run) -> dict[str, Any]:
@@ -144,11 +95,12 @@ def stages(state: Run) -> dict[str, Any]:
     if (given := given_tokenizer(recipe)) is not None:
         run_vocabulary(recipe, given)
     if not {task.key for task in tasks} <= ingest_stage(recipe, store).committed():
-        state.fit(len(tasks), input_weight(tasks))  # what takes seconds to start does so while this process goes on
+        state.launcher.fit(
+            len(tasks), input_weight(tasks)
+        )  # what takes seconds to start does so while this process goes on
     with state.progress.phase("compiling"):
         prepared = compile_kernels([*recipe.steps, *recipe.final], recipe.dedup)
-    if state.shared and (server := fork_server()) is not None:
-        server.prepare(prepared)
+    state.launcher.prepare(prepared)
     check_streams(recipe)
     receipts = documents(state, tasks)
     groups, parts = tabulate(state, receipts)
@@ -158,11 +110,6 @@ def stages(state: Run) -> dict[str, Any]:
     text(state, survivors, groups, upstream, removed)
     tokens = publish(state, survivors, groups, upstream, removed)
     return conclude(state, receipts, removed.documents, tokens)
-
-
-def input_weight(tasks: Sequence[IngestTask]) -> int:
-    """Weigh the input in bytes of text."""
-    return sum(task.bytes * (4 if task.pieces[0].path.endswith(COMPRESSED) else 1) for task in tasks)
 
 
 def documents(state: Run, tasks: Sequence[IngestTask]) -> list[Receipt]:
@@ -203,7 +150,7 @@ def duplicates(state: Run, parts: Sequence[StoredPart]) -> Found:
     def launch(job: Job) -> None:
         state.launch(job, len(job.tasks), state.text_bytes)
 
-    work = Work(state.store, launch, state.options.runner == "local", state.progress)
+    work = Work(state.store, launch, state.launcher.local, state.progress)
     found = find_duplicates(work, state.recipe.dedup, parts)
     state.stages.update(found.stages)
     state.costs.update(found.costs)

@@ -23,13 +23,40 @@ from ..sharding.store import Store
 from ..transforms.edits import Cuts, edit
 from ..transforms.named import apply_step
 from ..transforms.readers import Fields, read
-from ..transforms.step import Step
+from ..transforms.step import Outcome, Step
 from .plan import IngestTask
 from .stage import Receipt
 from .tables import parquet
 
 WORD = np.dtype("<u8")  # of ids, addresses, rows, lengths, places: all that a kind writes down
 Rows = tuple[NDArray[np.int64], pa.RecordBatch]  # numbers of the rows in their part, rising, and the rows
+
+
+#: The reader's word on a record.
+KEPT, REJECTED, QUARANTINED = 0, 1, 2
+
+
+class Fates:
+    """What the reader says of each record of a part, piece by piece; nothing where an ingest has accounted for them."""
+
+    def __init__(self) -> None:
+        self._pieces: list[list[NDArray[np.uint8]]] = []
+
+    def begin(self) -> None:
+        """Begin a piece."""
+        self._pieces.append([])
+
+    def add(self, fates: NDArray[np.uint8]) -> None:
+        """Add the next records of the piece."""
+        self._pieces[-1].append(fates)
+
+    def put(self, store: Store) -> Receipt:
+        """Commit them, a byte a record; give what a receipt says of them: `fates`, and the records of each piece."""
+        if not self._pieces:
+            return {}
+        pieces = [np.concatenate([np.zeros(0, np.uint8), *held]) for held in self._pieces]
+        body = np.concatenate(pieces).tobytes()
+        return {"fates": store.put(body + b"end", "data/fates-", ".bin"), "pieces": [len(piece) for piece in pieces]}
 
 
 class Part(Protocol):
@@ -55,7 +82,7 @@ class Part(Protocol):
     def name(self) -> str:
         """What people call it."""
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Rows]:
+    def batches(self, columns: Sequence[str], fates: Fates | None = None) -> Iterator[Rows]:
         """Read columns of the documents, in order; a column that is not there is left out."""
 
 
@@ -75,7 +102,7 @@ class StoredPart:
         """What people call it."""
         return f"part {self.number} of {self.source}"
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Rows]:
+    def batches(self, columns: Sequence[str], fates: Fates | None = None) -> Iterator[Rows]:
         """Read columns of the documents, in order; a column that is not there is left out."""
         first = 0
         with parquet(self.store, self.object) as file:
@@ -118,24 +145,37 @@ class InputPart:
         """What people call it."""
         return self.task.name
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Rows]:
+    def batches(self, columns: Sequence[str], fates: Fates | None = None) -> Iterator[Rows]:
         """Read columns of the documents, in order; a column that is not there is left out."""
         first = 0
         for piece in self.task.pieces:
+            if fates is not None:
+                fates.begin()
             for outcome in read(piece, self.fields):
-                rows, batch = np.arange(first, first + len(outcome.batch)), outcome.batch
-                first += len(batch)
-                for step in (None, *self.steps):
-                    if step is not None:
-                        outcome = apply_step(step, batch)
-                    stays = outcome.reasons.is_null().to_numpy(zero_copy_only=False)
-                    if outcome.errors is not None:
-                        stays &= outcome.errors.is_null().to_numpy(zero_copy_only=False)
-                    batch = outcome.batch
-                    if not stays.all():
-                        rows, batch = rows[stays], batch.filter(pa.array(stays))
+                kept, said, batch = self._judged(outcome)
+                if fates is not None:
+                    fates.add(said)
                 if len(batch):
-                    yield rows, batch.select([name for name in columns if name in batch.schema.names])
+                    yield first + kept, batch.select([name for name in columns if name in batch.schema.names])
+                first += len(said)
+
+    def _judged(self, outcome: Outcome) -> tuple[NDArray[np.int64], NDArray[np.uint8], pa.RecordBatch]:
+        """Send what a reader gave through the steps: the rows that stay, the fate of every row, and those rows."""
+        said = np.full(len(outcome.batch), KEPT, np.uint8)
+        kept, steps = np.arange(len(said)), iter(self.steps)
+        while True:
+            rejected = outcome.reasons.is_valid().to_numpy(zero_copy_only=False)
+            said[kept[rejected]] = REJECTED
+            if outcome.errors is not None:
+                failed = outcome.errors.is_valid().to_numpy(zero_copy_only=False)
+                said[kept[failed]] = QUARANTINED
+                rejected |= failed
+            batch = outcome.batch
+            if rejected.any():
+                kept, batch = kept[~rejected], batch.filter(pa.array(~rejected))
+            if (step := next(steps, None)) is None:
+                return kept, said, batch
+            outcome = apply_step(step, batch)
 
 
 @dataclass(frozen=True)
@@ -172,9 +212,9 @@ class View:
     removed: tuple[RemovalList, ...] = ()
     cut: tuple[CutList, ...] = ()
 
-    def batches(self, part: Part, columns: Sequence[str]) -> Iterator[Rows]:
+    def batches(self, part: Part, columns: Sequence[str], fates: Fates | None = None) -> Iterator[Rows]:
         """Read a part as `Part.batches` does, without rows and stretches that went."""
-        for rows, batch in part.batches(columns):
+        for rows, batch in part.batches(columns, fates):
             stays = self.stays(part.number, rows)
             if not stays.all():
                 rows, batch = rows[stays], batch.filter(pa.array(stays))

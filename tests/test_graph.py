@@ -69,7 +69,7 @@ def test_components_are_those_of_a_search(name: str) -> None:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_forest_is_the_smallest_star_of_each_component(name: str) -> None:
-    expected = sorted((label, node) for node, label in labels_by_search(GRAPHS[name]).items() if node != label)
+    expected = [(label, node) for node, label in sorted(labels_by_search(GRAPHS[name]).items()) if node != label]
     assert [tuple(edge) for edge in spanning_forest(array(GRAPHS[name])).tolist()] == expected
 
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from penstock import RequestError
 from penstock.transforms import minhash as module
+from penstock.transforms.kernels.normalisations import table_of
 from penstock.transforms.kernels.simplify import simplify_rows
 from penstock.transforms.minhash import MinHash, content_digests
 
@@ -44,7 +45,9 @@ def simplify(text: str) -> str:
 
 
 def kernel(texts: Iterable[str | None]) -> list[str]:
-    offsets, data = simplify_rows(*module._buffers(pa.array(list(texts), pa.large_string())), *module._table())
+    offsets, data = simplify_rows(
+        *module._buffers(pa.array(list(texts), pa.large_string())), *table_of("fineweb", True)
+    )
     return [data[a:b].tobytes().decode() for a, b in pairwise(offsets)]
 
 
@@ -235,7 +238,7 @@ def test_content_digests() -> None:
         assert right.astype("<u8").tobytes() == xxhash.xxh3_128_digest(simplify(text or "").encode())
     assert folded[0].tolist() == folded[1].tolist()
     assert np.array_equal(content_digests(pa.array(texts).slice(1, 3)), exact[1:4])
-    with pytest.raises(RequestError, match="'NFC': use 'none' or 'fineweb'"):
+    with pytest.raises(RequestError, match="'NFC': use 'none', 'fineweb' or 'slimpajama'"):
         content_digests(pa.array(texts), "NFC")  # type: ignore[arg-type]
 
 

@@ -108,7 +108,7 @@ def test_every_removal_names_what_was_kept(finished: tuple[Path, Value]) -> None
 def test_workers_change_nothing(
     in_small_tasks: Value, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr("penstock.pipelines.run.IN_PROCESS_BYTES", 0)
+    monkeypatch.setattr("penstock.pipelines.launcher.IN_PROCESS_BYTES", 0)
     shared = go(recipe_over(corpus, task_bytes=20_000), tmp_path, options=RunnerOptions(workers=workers))
     assert shared["tokens_sha256"] == in_small_tasks["tokens_sha256"]
     assert shared["stages"] == in_small_tasks["stages"]

@@ -49,7 +49,7 @@ def read_jsonl(
         lines = plain_lines(file, piece, largest) if codec == "none" else packed_lines(file, codec, largest)
         for line in lines:
             if wanted is None or wanted(line.place, line.body):
-                _add_line(rows, line, fields)
+                add_line(rows, line, fields)
             if rows.full:
                 yield from rows.take()
     yield from rows.take()
@@ -58,7 +58,7 @@ def read_jsonl(
 def plain_lines(file: BinaryIO, piece: Piece, largest: int) -> Iterator[Line]:
     """Cut the lines that start in [start, end) of a plain file; read no more than the range and its last line."""
     end = piece.size if piece.end < 0 else min(piece.end, piece.size)
-    place = _first_line(file, piece.start, end)
+    place = first_line(file, piece.start, end)
     file.seek(place)
     lines, at = _Lines(largest), place
     while place < end:
@@ -73,7 +73,7 @@ def plain_lines(file: BinaryIO, piece: Piece, largest: int) -> Iterator[Line]:
             place += line.size
 
 
-def _first_line(file: BinaryIO, start: int, end: int) -> int:
+def first_line(file: BinaryIO, start: int, end: int) -> int:
     """Where the first line at or behind `start` starts; `end` where the line that reaches in covers the range."""
     at = max(start - 1, 0)
     file.seek(at)
@@ -156,7 +156,8 @@ class _Lines:
         return _Cut(body.removesuffix(b"\n"), size)
 
 
-def _add_line(rows: Rows, line: Line, fields: Fields) -> None:
+def add_line(rows: Rows, line: Line, fields: Fields) -> None:
+    """Add the row of one line."""
     if line.error is not None:
         rows.quarantine(line.place, line.error, line.body)
         return

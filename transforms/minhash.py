@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .. import RequestError
 from .kernels.minhash import digest_bands, sign_rows
+from .kernels.normalisations import Table, table_of
+from .kernels.shingle_sets import set_rows
 from .kernels.simplify import simplify_rows
 from .step import utf8_buffers
 
+#: What is done to a text first; `kernels/normalisations.py` defines each.
+Normalisation = Literal["fineweb", "slimpajama", "none"]
 Count = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -43,7 +46,8 @@ class MinHash(BaseModel):
     rows: Count = 8  # the same
     ngram: Count = 5  # words; the same
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1  # the same
-    normalisation: Literal["fineweb"] = "fineweb"
+    unit: Literal["words", "characters"] = "words"  # what n-grams are of; characters are code points, spaces too
+    normalisation: Normalisation = "fineweb"
     family: Literal["affine32"] = "affine32"
 
     def signatures(self, texts: pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
@@ -53,22 +57,45 @@ class MinHash(BaseModel):
         """
         if not len(texts):
             return np.empty((0, self.bands * self.rows), np.uint32), np.empty(0, np.bool_)
-        return sign_rows(*_buffers(texts), *_table(), *_permutations(self.bands * self.rows, self.seed), self.ngram)
+        permutations = _permutations(self.bands * self.rows, self.seed)
+        return sign_rows(*_buffers(texts), *self._table(), *permutations, self.unit == "characters", self.ngram)
 
     def digests(self, texts: pa.Array) -> NDArray[np.uint64]:
         """Digest n texts to 128 bits a band: (bands, n, 2) uint64; rows of texts that are too short mean nothing."""
         return digest_bands(self.signatures(texts)[0], self.bands)
 
+    def shingle_sets(self, texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Give the n-grams of n texts as 64-bit numbers: offsets (n + 1,), and each text's, sorted and distinct.
 
-def content_digests(texts: pa.Array, normalisation: Literal["none", "fineweb"] = "none") -> NDArray[np.uint64]:
+        What the signature estimates is the Jaccard similarity of these sets (`kernels.shingle_sets.jaccard_pairs`). A
+        text with fewer than `ngram` units has an empty one.
+        """
+        if not len(texts):
+            return np.zeros(1, np.int64), np.empty(0, np.uint64)
+        return set_rows(*_buffers(texts), *self._table(), self.unit == "characters", self.ngram)
+
+    def match_probability(self, jaccard: float) -> float:
+        """Give the chance that two texts of this similarity meet in at least one band: 1 − (1 − jaccard^rows)^bands."""
+        return 1.0 - (1.0 - jaccard**self.rows) ** self.bands
+
+    @property
+    def threshold(self) -> float:
+        """The similarity about which the chance rises from hardly to nearly certain: (1 / bands)^(1 / rows)."""
+        return (1.0 / self.bands) ** (1.0 / self.rows)
+
+    def _table(self) -> Table:
+        return table_of(self.normalisation, self.unit == "words")
+
+
+def content_digests(texts: pa.Array, normalisation: Normalisation = "none") -> NDArray[np.uint64]:
     """Digest n texts to 128 bits (XXH3), exact or normalised: (n, 2) uint64. Null reads as empty."""
-    if normalisation not in ("none", "fineweb"):
-        raise RequestError(f"normalisation is {normalisation!r}: use 'none' or 'fineweb'")
+    if normalisation not in get_args(Normalisation):
+        raise RequestError(f"normalisation is {normalisation!r}: use 'none', 'fineweb' or 'slimpajama'")
     if not len(texts):
         return np.empty((0, 2), np.uint64)
     offsets, data = _buffers(texts)
-    if normalisation == "fineweb":
-        offsets, data = simplify_rows(offsets, data, *_table())
+    if normalisation != "none":
+        offsets, data = simplify_rows(offsets, data, *table_of(normalisation, True))
     body = data.data
     digests = [xxhash.xxh3_128_digest(body[start:end]) for start, end in pairwise(offsets.tolist())]
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64).reshape(-1, 2)
@@ -77,13 +104,6 @@ def content_digests(texts: pa.Array, normalisation: Literal["none", "fineweb"] =
 def _buffers(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Give the texts as kernels read them."""
     return utf8_buffers(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)
-
-
-@lru_cache(1)
-def _table() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Unfold the table of the normalisation: one entry a code point, and the pool of replacements."""
-    with np.load(Path(__file__).parent / "data" / "simplify.npz") as stored:
-        return stored["blocks"][stored["index"]].reshape(-1), stored["pool"]
 
 
 @lru_cache(16)

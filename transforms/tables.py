@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ def read_parquet(piece: Piece, fields: Fields, largest: int = LARGEST_RECORD) ->
         except StoreError:
             raise
         except (OSError, pa.ArrowException):
-            yield from _whole(piece, file, "the file is not readable as Parquet: its footer is missing or damaged")
+            yield from whole_file(piece, file, "the file is not readable as Parquet: its footer is missing or damaged")
             return
         check_schema(table.schema_arrow, piece.path, fields)
         end = table.num_row_groups if piece.end < 0 else min(piece.end, table.num_row_groups)
@@ -57,27 +57,39 @@ def _row_group(
     names = table.schema_arrow.names
     rest = fields.rest(names)
     columns = sorted({*fields.mapped(), *rest} & set(names))
-    size = max(table.metadata.row_group(group).total_byte_size, 1)
-    step = max(1, min(BATCH_DOCUMENTS, count * BATCH_BYTES // size))
     done = 0
     try:
-        for batch in table.iter_batches(step, row_groups=[group], columns=columns, use_threads=False):
-            yield from _table_rows(batch, first + done, piece, fields, rest, largest)
+        for batch in table.iter_batches(
+            batch_rows(table, group), row_groups=[group], columns=columns, use_threads=False
+        ):
+            yield from table_rows(batch, range(first + done, first + count), piece, fields, rest, largest)
             done += batch.num_rows
     except StoreError:
         raise
     except (OSError, pa.ArrowException):
-        rows = Rows(piece)
-        for row in range(first + done, first + count):
-            rows.quarantine(row, f"row group {group} of the Parquet file is damaged", b"")
-            if rows.full:
-                yield from rows.take()
-        yield from rows.take()
+        yield from damaged_rows(piece, group, range(first + done, first + count))
 
 
-def _table_rows(
-    batch: pa.RecordBatch, first: int, piece: Piece, fields: Fields, rest: list[str], largest: int
+def batch_rows(table: pq.ParquetFile, group: int) -> int:
+    """Count the rows of a row group that are read at once."""
+    about = table.metadata.row_group(group)
+    return int(max(1, min(BATCH_DOCUMENTS, about.num_rows * BATCH_BYTES // max(about.total_byte_size, 1))))
+
+
+def damaged_rows(piece: Piece, group: int, places: Sequence[int]) -> Iterator[Outcome]:
+    """Set the rows of a row group aside that its damage hides."""
+    rows = Rows(piece)
+    for place in places:
+        rows.quarantine(place, f"row group {group} of the Parquet file is damaged", b"")
+        if rows.full:
+            yield from rows.take()
+    yield from rows.take()
+
+
+def table_rows(
+    batch: pa.RecordBatch, places: Sequence[int], piece: Piece, fields: Fields, rest: list[str], largest: int
 ) -> Iterator[Outcome]:
+    """Read rows of a table, each at its place; `rest` names the columns that go into `metadata`."""
     values = {name: batch.column(name) for name in batch.schema.names}
     texts = _bytes_of(values[fields.text])
     rows = Rows(piece)
@@ -94,12 +106,12 @@ def _table_rows(
                 raise ValueError(f"the column {fields.text!r} is larger than {largest} bytes")
             text = None if body is None else body.decode()
         except UnicodeDecodeError:
-            rows.quarantine(first + row, f"the column {fields.text!r} is not valid UTF-8", body or b"")
+            rows.quarantine(places[row], f"the column {fields.text!r} is not valid UTF-8", body or b"")
         except ValueError as error:
-            rows.quarantine(first + row, str(error), body or b"")
+            rows.quarantine(places[row], str(error), body or b"")
         else:
             rows.add(
-                first + row,
+                places[row],
                 len(body or b""),
                 text=text,
                 reason=None if text and text.strip() else "read/empty",
@@ -127,7 +139,7 @@ def read_text(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
     """Read a file as one document; an empty file holds none."""
     with open_input(piece.url, piece.size) as file:
         if piece.size > largest:
-            yield from _whole(piece, file, f"the file is larger than {largest} bytes")
+            yield from whole_file(piece, file, f"the file is larger than {largest} bytes")
             return
         body = b"".join(iter(lambda: file.read(BLOCK), b""))
     rows = Rows(piece)
@@ -141,7 +153,7 @@ def read_text(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
     yield from rows.take()
 
 
-def _whole(piece: Piece, file: BinaryIO, error: str) -> Iterator[Outcome]:
+def whole_file(piece: Piece, file: BinaryIO, error: str) -> Iterator[Outcome]:
     """Set a whole file aside, in the piece that holds its start."""
     if piece.start == 0:
         file.seek(0)

@@ -51,13 +51,13 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None
     rows, last = Rows(piece), -1
     with open_input(piece.url, piece.size) as file:
         codec = codec_of(file, piece.start)
-        for frame in _within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
+        for frame in within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
             said = None if frame.error is not None else kind_of(frame)
             if frame.error is None and said is None:
                 continue
             place = max(offset_of(frame, codec), last + 1)
             if wanted is None or wanted(place, frame.body):
-                _add(rows, place, frame, said, piece.format, largest)
+                add_frame(rows, place, frame, piece.format, largest)
             if 0 <= piece.end <= place:
                 raise _miscut(piece, f"records share gzip members, and one counts as byte {place}")
             last = place
@@ -66,11 +66,11 @@ def read_warc(piece: Piece, largest: int = LARGEST_RECORD, wanted: Wanted | None
     yield from rows.take()
 
 
-def _add(rows: Rows, place: int, frame: Frame, said: str | None, format: str, largest: int) -> None:
+def add_frame(rows: Rows, place: int, frame: Frame, format: str, largest: int) -> None:
     """Add the row of one record, or of a damaged place."""
     if frame.error is not None:
         rows.quarantine(place, frame.error, frame.body)
-    elif said == "conversion":
+    elif kind_of(frame) == "conversion":
         text_row(rows, place, frame.body)
     elif format == "wet":
         page_among_texts(rows, place, frame.body)
@@ -102,7 +102,7 @@ def offset_of(frame: Frame, codec: Codec) -> int:
     return frame.member if codec == "gzip" else frame.member + frame.into
 
 
-def _within(piece: Piece, codec: Codec, found: Iterator[Frame]) -> Iterator[Frame]:
+def within(piece: Piece, codec: Codec, found: Iterator[Frame]) -> Iterator[Frame]:
     """Yield the frames that begin before the piece's end; hold the next one to begin there exactly."""
     for frame in found:
         at = offset_of(frame, codec)

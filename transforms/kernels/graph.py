@@ -1,8 +1,8 @@
-"""From equal digests to clusters: hash joins, union-find and radix sorts over 64-bit addresses.
+"""From equal digests to clusters: joins by sorting, union-find and radix sorts over 64-bit addresses.
 
 An address is `part << 32 | row`. Every result is a function of the *set* of rows or edges that went in, whatever their
-order, so that forests merged in any tree give the same clusters. About 10 to 20 M rows a second and core; memory is
-some 40 bytes a row.
+order, so that forests merged in any tree give the same clusters. 5 to 10 M edges a second and core; memory is 16 bytes
+an edge and at most about 60 an address.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import RequestError
-from . import kernel
+from . import inner, kernel
+from .entries import sort_entries, star_edges
 
 Edges = NDArray[np.uint64]  # (m, 2)
 Nodes = NDArray[np.uint64]  # (n,)
@@ -26,26 +27,34 @@ def link(digests: NDArray[np.uint64], addresses: Nodes) -> Edges:
     addresses = _fixed(addresses)
     if len(digests) != len(addresses):
         raise RequestError(f"{len(digests)} digests for {len(addresses)} addresses: give one address a digest")
-    return _distinct(_sorted_pairs(_star_edges(digests, addresses), True))
+    entries = np.column_stack([digests, addresses])
+    return distinct_edges(star_edges(sort_entries(_fixed(entries)), ~np.uint64(0)))
+
+
+def distinct_edges(edges: Edges) -> Edges:
+    """Sort edges (m, 2) by both addresses and drop repeats."""
+    return _distinct(sorted_pairs(sorted_pairs(np.array(edges, np.uint64), 1), 0))
+
+
+def by_other(edges: Edges) -> Edges:
+    """Sort edges (m, 2) by their second addresses, stably: the order of forests."""
+    return sorted_pairs(np.array(edges, np.uint64), 1)
 
 
 def spanning_forest(edges: Edges) -> Edges:
-    """Reduce edges (m, 2) to the fewest with the same components: stars from their smallest addresses, (k, 2), sorted.
+    """Reduce edges (m, 2) to the fewest with the same components: (smallest address of a component, other), (k, 2).
 
-    Forests may be joined and reduced again in any order; the last one is the same.
+    They are sorted by the other. Forests may be joined and reduced again in any order; the last one is the same.
     """
     nodes, labels = components(edges)
     joined = nodes != labels
-    return _sorted_pairs(np.column_stack([labels[joined], nodes[joined]]), False)
+    return np.column_stack([labels[joined], nodes[joined]])
 
 
 def components(edges: Edges) -> tuple[Nodes, Nodes]:
     """Give every address that the edges (m, 2) name, sorted (n,), and the smallest address of its component (n,)."""
-    ends = _fixed(edges).reshape(-1)
-    places = np.empty((len(ends), 2), np.uint64)
-    places[:, 0] = ends
-    places[:, 1] = np.arange(len(ends), dtype=np.uint64)
-    return _smallest_of_each(_sorted_pairs(places, False))
+    pairs = sorted_pairs(_labelled(_fixed(edges).reshape(-1, 2)), 0)
+    return np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
 
 
 def _fixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -56,66 +65,30 @@ def _fixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @kernel
-def _star_edges(digests: NDArray[np.uint64], addresses: Nodes) -> Edges:
-    """Join by an open hash table of row numbers; the first row of a digest stands for its group."""
-    rows = len(addresses)
-    size = np.int64(16)
-    while size < 2 * rows:
-        size *= 2
-    table = np.full(size, -1, np.int64)
-    first = np.empty(rows, np.int64)
-    smallest = addresses.copy()
-    edges = 0
-    for row in range(rows):
-        mixed = (digests[row, 0] ^ (digests[row, 1] >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-        slot = np.int64(mixed >> np.uint64(20)) & (size - 1)
-        while table[slot] >= 0 and (
-            digests[table[slot], 0] != digests[row, 0] or digests[table[slot], 1] != digests[row, 1]
-        ):
-            slot = (slot + 1) & (size - 1)
-        if table[slot] < 0:
-            table[slot] = row
-        first[row] = table[slot]
-        smallest[first[row]] = min(smallest[first[row]], addresses[row])
-    for row in range(rows):
-        edges += addresses[row] != smallest[first[row]]
-    found = np.empty((edges, 2), np.uint64)
-    edges = 0
-    for row in range(rows):
-        if addresses[row] != smallest[first[row]]:
-            found[edges, 0] = smallest[first[row]]
-            found[edges, 1] = addresses[row]
-            edges += 1
-    return found
-
-
-@kernel
-def _sorted_pairs(pairs: NDArray[np.uint64], by_both: bool) -> NDArray[np.uint64]:
-    """Sort stably by the first column, then by the second if `by_both`; bytes that never differ cost no pass."""
+def sorted_pairs(pairs: NDArray[np.uint64], column: int) -> NDArray[np.uint64]:
+    """Sort pairs (n, 2) stably by one column, `pairs` being scratch; bytes that never differ cost no pass."""
     rows = len(pairs)
-    source = pairs.copy()
-    target = np.empty_like(source)
+    source, target = pairs, np.empty_like(pairs)
     counts = np.empty(256, np.int64)
-    for column in range(1 if by_both else 0, -1, -1):
-        varying = np.uint64(0)
+    varying = np.uint64(0)
+    for row in range(rows):
+        varying |= source[row, column] ^ source[0, column]
+    for digit in range(8):
+        shift = np.uint64(8 * digit)
+        if not (varying >> shift) & np.uint64(255):
+            continue
+        counts[:] = 0
         for row in range(rows):
-            varying |= source[row, column] ^ source[0, column]
-        for digit in range(8):
-            shift = np.uint64(8 * digit)
-            if not (varying >> shift) & np.uint64(255):
-                continue
-            counts[:] = 0
-            for row in range(rows):
-                counts[np.int64((source[row, column] >> shift) & np.uint64(255))] += 1
-            before = 0
-            for value in range(256):
-                before, counts[value] = before + counts[value], before
-            for row in range(rows):
-                place = np.int64((source[row, column] >> shift) & np.uint64(255))
-                # By value: to assign a row, numba compiles how shapes that differ are told, in seconds.
-                target[counts[place], 0], target[counts[place], 1] = source[row, 0], source[row, 1]
-                counts[place] += 1
-            source, target = target, source
+            counts[np.int64((source[row, column] >> shift) & np.uint64(255))] += 1
+        before = 0
+        for value in range(256):
+            before, counts[value] = before + counts[value], before
+        for row in range(rows):
+            place = np.int64((source[row, column] >> shift) & np.uint64(255))
+            # By value: to assign a row, numba compiles how shapes that differ are told, in seconds.
+            target[counts[place], 0], target[counts[place], 1] = source[row, 0], source[row, 1]
+            counts[place] += 1
+        source, target = target, source
     return source
 
 
@@ -131,33 +104,66 @@ def _distinct(edges: Edges) -> Edges:
 
 
 @kernel
-def _smallest_of_each(places: NDArray[np.uint64]) -> tuple[Nodes, Nodes]:
-    """Union-find over (address, position among the edge ends), sorted by address; a root is its tree's smallest."""
-    ends = len(places)
-    number = np.empty(ends, np.int64)  # position → dense number of the address, numbers rising with addresses
-    nodes = np.empty(ends, np.uint64)
+def _labelled(edges: Edges) -> NDArray[np.uint64]:
+    """Union-find over addresses, numbered by a hash table as they come: (address, smallest of its component) (n, 2)."""
+    size, room = 64, len(edges) + 16
+    while size < 2 * room:
+        size *= 2
+    slots, nodes, parent = np.full(size, -1, np.int32), np.empty(room, np.uint64), np.empty(room, np.int32)
     count = 0
-    for row in range(ends):
-        if row == 0 or places[row, 0] != places[row - 1, 0]:
-            nodes[count] = places[row, 0]
+    for edge in range(len(edges)):
+        if count + 2 > room:  # more trees than a forest of so many edges has as a rule
+            room *= 2
+            nodes, parent, slots = _longer(nodes, room), _longer(parent, room), _rehashed(nodes, count, 2 * size)
+            size *= 2
+        left = _slot(slots, nodes, edges[edge, 0])
+        if slots[left] < 0:
+            slots[left], nodes[count], parent[count] = count, edges[edge, 0], count
             count += 1
-        number[np.int64(places[row, 1])] = count - 1
-    parent = np.arange(count)
-    for edge in range(ends // 2):
-        left, right = _root(parent, number[2 * edge]), _root(parent, number[2 * edge + 1])
-        if left < right:
-            parent[right] = left
+        right = _slot(slots, nodes, edges[edge, 1])
+        if slots[right] < 0:
+            slots[right], nodes[count], parent[count] = count, edges[edge, 1], count
+            count += 1
+        one, two = _root(parent, slots[left]), _root(parent, slots[right])
+        if nodes[one] < nodes[two]:
+            parent[two] = one
         else:
-            parent[left] = right
-    labels = np.empty(count, np.uint64)
-    for node in range(count):  # parents are smaller than their children, so theirs are final already
-        parent[node] = parent[parent[node]]
-        labels[node] = nodes[parent[node]]
-    return nodes[:count].copy(), labels
+            parent[one] = two
+    pairs = np.empty((count, 2), np.uint64)
+    for node in range(count):
+        pairs[node, 0], pairs[node, 1] = nodes[node], nodes[_root(parent, node)]
+    return pairs
 
 
-@kernel
-def _root(parent: NDArray[np.int64], node: int) -> int:
+@inner
+def _slot(slots: NDArray[np.int32], nodes: Nodes, address: np.uint64) -> int:
+    """Find where an address is in the table, or belongs: neighbours share a line of the cache."""
+    mixed = (address >> np.uint64(4)) * np.uint64(0x9E3779B97F4A7C15)
+    mask = len(slots) - 1
+    slot = (np.int64(mixed >> np.uint64(28)) << 4 | np.int64(address & np.uint64(15))) & mask
+    while slots[slot] >= 0 and nodes[slots[slot]] != address:
+        slot = (slot + 1) & mask
+    return int(slot)
+
+
+@inner
+def _rehashed(nodes: Nodes, count: int, size: int) -> NDArray[np.int32]:
+    slots = np.full(size, -1, np.int32)
+    for node in range(count):
+        slots[_slot(slots, nodes, nodes[node])] = node
+    return slots
+
+
+@inner
+def _longer(array: NDArray[np.generic], room: int) -> NDArray[np.generic]:
+    longer = np.empty(room, array.dtype)
+    for at in range(len(array)):
+        longer[at] = array[at]
+    return longer
+
+
+@inner
+def _root(parent: NDArray[np.int32], node: int) -> int:
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]

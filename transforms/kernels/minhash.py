@@ -1,12 +1,7 @@
-"""Normalised words to MinHash signatures and band digests, compiled; every operation is exact integer arithmetic.
+"""Texts to MinHash signatures and band digests, compiled; every operation is exact integer arithmetic.
 
-A shingle of n words is hashed to 32 bits over its bytes, word by word, so that a rolling sum serves all shingles:
-
-    word(w)      FNV-1a, 64 bits, of the word's UTF-8 bytes
-    sum          word(w1)·K^(n-1) + … + word(wn) mod 2^64,  K = 0x9E3779B97F4A7C15
-    shingle      the high 32 bits of (sum ^ sum >> 29)·K mod 2^64
-
-Then datasketch 2's scheme `affine32`: MurmurHash3's 32-bit finalizer once, and (a·h + b) mod 2^32 a permutation.
+Shingles are those of `shingles.py`; a signature's 32-bit hash is the high half. Then datasketch 2's scheme `affine32`:
+MurmurHash3's 32-bit finalizer once, and (a·h + b) mod 2^32 a permutation.
 """
 
 from __future__ import annotations
@@ -15,21 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
+from .shingles import Words64, roll, start_text
 from .simplify import GROWTH, Bytes, Offsets, simplify_text
 
 Words32 = NDArray[np.uint32]
 
-_K = np.uint64(0x9E3779B97F4A7C15)
-_FNV_START = np.uint64(0xCBF29CE484222325)
-_FNV_PRIME = np.uint64(0x100000001B3)
-_PENDING = 256  # shingles that wait together for the permutations; a multiple of 8
+_PENDING = 256  # shingles that wait together for the permutations; a multiple of 4
 
 
 @kernel
 def sign_rows(
-    offsets: Offsets, data: Bytes, table: Words32, pool: Bytes, a: Words32, b: Words32, ngram: int
+    offsets: Offsets, data: Bytes, table: Words32, pool: Bytes, a: Words32, b: Words32, characters: bool, ngram: int
 ) -> tuple[Words32, NDArray[np.bool_]]:
-    """Sign every text: the least value of each permutation (n, len(a)), and whether it has `ngram` words (n,)."""
+    """Sign every text: the least value of each permutation (n, len(a)), and whether it has a shingle (n,)."""
     rows = len(offsets) - 1
     signatures = np.full((rows, len(a)), 0xFFFFFFFF, np.uint32)
     long_enough = np.zeros(rows, np.bool_)
@@ -37,46 +30,17 @@ def sign_rows(
     for row in range(rows):
         longest = max(longest, offsets[row + 1] - offsets[row])
     text = np.empty(GROWTH * longest + 8, np.uint8)
-    window = np.empty(ngram, np.uint64)
-    pending = np.empty(_PENDING, np.uint32)
+    state, window = np.empty(3, np.int64), np.empty(ngram + 2, np.uint64)
+    block, pending = np.empty(_PENDING, np.uint64), np.empty(_PENDING, np.uint32)
     for row in range(rows):
         end = simplify_text(data, offsets[row], offsets[row + 1], table, pool, text, 0)
-        long_enough[row] = _sign(text, end, window, pending, a, b, signatures[row])
+        start_text(text, end, ngram, state, window)
+        count = roll(text, end, characters, ngram, state, window, block)
+        long_enough[row] = count > 0
+        while count:
+            _permute(block, count, pending, a, b, signatures[row])
+            count = roll(text, end, characters, ngram, state, window, block)
     return signatures, long_enough
-
-
-@kernel
-def _sign(
-    text: Bytes, end: int, window: NDArray[np.uint64], pending: Words32, a: Words32, b: Words32, signature: Words32
-) -> bool:
-    """Sign text[:end], words with one space between; say whether there was a shingle."""
-    ngram = len(window)
-    leaving = np.uint64(1)  # K^n, the weight with which a word leaves the sum
-    for _ in range(ngram):
-        leaving *= _K
-    window[:] = 0
-    text[end] = 32
-    total = np.uint64(0)
-    words = place = waiting = here = 0
-    while here < end:
-        word = _FNV_START
-        while text[here] != 32:
-            word = (word ^ np.uint64(text[here])) * _FNV_PRIME
-            here += 1
-        here += 1
-        total = total * _K + word - window[place] * leaving
-        window[place] = word
-        place = place + 1 if place + 1 < ngram else 0
-        words += 1
-        if words >= ngram:
-            pending[waiting] = _fmix32(np.uint32(((total ^ (total >> np.uint64(29))) * _K) >> np.uint64(32)))
-            waiting += 1
-            if waiting == _PENDING:
-                _permute(pending, waiting, a, b, signature)
-                waiting = 0
-    if waiting:
-        _permute(pending, waiting, a, b, signature)
-    return words >= ngram
 
 
 @kernel
@@ -90,11 +54,13 @@ def _fmix32(value: np.uint32) -> np.uint32:
 
 
 @kernel
-def _permute(pending: Words32, waiting: int, a: Words32, b: Words32, signature: Words32) -> None:
-    """Lower the signature by the waiting hashes, four for each load of it; the last is repeated to fill up."""
-    for extra in range(waiting, (waiting + 3) // 4 * 4):
-        pending[extra] = pending[waiting - 1]
-    for at in range(0, waiting, 4):
+def _permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words32, signature: Words32) -> None:
+    """Lower the signature by `count` shingles, four for each load of it; the last is repeated to fill up."""
+    for at in range(count):
+        pending[at] = _fmix32(np.uint32(block[at] >> np.uint64(32)))
+    for extra in range(count, (count + 3) // 4 * 4):
+        pending[extra] = pending[count - 1]
+    for at in range(0, count, 4):
         h0, h1, h2, h3 = pending[at], pending[at + 1], pending[at + 2], pending[at + 3]
         for k in range(len(signature)):
             p0, p1 = np.uint32(a[k] * h0 + b[k]), np.uint32(a[k] * h1 + b[k])

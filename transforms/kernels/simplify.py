@@ -1,11 +1,12 @@
-"""FineWeb's normalisation over UTF-8 buffers: lower case, numbers to 0, punctuation to spaces, marks dropped.
+"""Normalisations over UTF-8 buffers; FineWeb's: lower case, numbers to 0, punctuation to spaces, marks dropped.
 
 It gives `" ".join(simplify_text(text).split())` of datatrove (`utils/text.py`, commit a649de79) for the Unicode version
 of the table, with one difference: kept combining marks (two dozen spacing vowel signs and musical stems) stay in the
 order of the text, where NFD may swap neighbours.
 
 The table, `transforms/data/simplify.npz`, is made by tests/data/make_simplify_table.py and pinned to one version of
-Unicode, so that results do not depend on the Python that runs. One uint32 a code point:
+Unicode, so that results do not depend on the Python that runs. Other tables of the same layout give other
+normalisations (`normalisations.py`). One uint32 a code point:
 
     bits 0-2    what to do: keep, separate, digit, drop, replace, sigma
     bit 3       may stand between the digits of one number
@@ -24,6 +25,7 @@ Bytes = NDArray[np.uint8]
 Offsets = NDArray[np.int64]
 
 _SEPARATOR, _DIGIT, _DROPPED, _REPLACED, _SIGMA = 1, 2, 3, 4, 5
+_RARE = 6  # of `what`: these bits of digits and dropped marks, and of no other, are those of a digit
 _DECIMAL, _CASED, _IGNORABLE = 8, 16, 32
 _SPACE = 32
 _ZERO = 48
@@ -56,7 +58,7 @@ def simplify_text(
         if byte < 128:
             entry = table[byte]
             what = entry & 7
-            if what != _DIGIT:
+            if what & _RARE != _DIGIT:
                 # Without branches: most bytes are letters and single spaces, and word ends are hard to predict.
                 separates = what == _SEPARATOR
                 out[at] = _SPACE if separates else byte | (_SPACE if what == _REPLACED else 0)
