@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from penstock import run
-from penstock.pipelines.dedup import dedup_recipe
+from penstock.pipelines.dedup import dedup_job, deduplicate
 
 
 def sample(path: Path) -> Path:
@@ -36,8 +35,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("runner", nargs="?", default="local")
     asked = parser.parse_args(argv)
     source = asked.input or str(sample(Path("runs/dedup_only_input.jsonl")))
-    recipe = dedup_recipe([source], id_field=None if asked.input else "name")
-    manifest = run(recipe, asked.output, runner=asked.runner)
+    job = dedup_job([source], fields={} if asked.input else {"id": "name"})
+    manifest = deduplicate(job, asked.output, runner=asked.runner)
     print(f"{manifest['documents_in']} documents in, {manifest['kept']} kept, {manifest['duplicates']} duplicates")
     removed = pq.read_table(f"{asked.output}/{manifest['tables']['clusters']}")
     for row in removed.slice(0, 5).to_pylist():

@@ -37,6 +37,7 @@ class Found:
     costs: dict[str, Any] = field(default_factory=dict)
     removed: Removed = NOTHING
     receipts: dict[str, Receipt] = field(default_factory=dict)  # the last of each stage
+    first: Stage | None = None  # its signatures met every record of the input
 
     @property
     def upstream(self) -> list[str]:
@@ -56,6 +57,7 @@ class Found:
             costs={**self.costs, stage.name: costs},
             removed=Removed(total, id_sum),
             receipts={**self.receipts, stage.name: receipt},
+            first=self.first or stage,
         )
 
 

@@ -149,7 +149,7 @@ def calibrate_command(arguments: Any) -> int:
     from ..transforms.labeller import labeller
     from .classifier_data import smallest
     from .classifier_fit import calibrate, scores_of
-    from .dedup import texts_of
+    from .texts import texts_of
 
     if not 0 < arguments.keep <= 1:
         raise RequestError(f"--keep is {arguments.keep}; a share above 0, up to 1")

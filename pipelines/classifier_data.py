@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import InputError, RequestError
 from ..transforms.files import list_files, open_input
 from ..transforms.readers import detect_format
-from .dedup import texts_of
+from .texts import texts_of
 
 #: What fastText reads as the end of a text, or as a label: a text must bring neither into a training file.
 _END = re.compile(r"(?:^|(?<=[\0\t\n\v\f\r ]))</s>(?=[\0\t\n\v\f\r ]|$)")

@@ -15,6 +15,7 @@ from typing import Any
 from .. import PenstockError, RequestError, RunError, __version__
 from .classifier import add_classifier
 from .cli_tools import add_command, add_tokenizer, add_tools, add_trace
+from .dedup_cli import add_dedup, runner_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     add_run(commands)
-    add_dedup(commands)
+    add_dedup(commands, add_runner)
     add_tokenizer(commands)
     add_tools(commands)
     add_trace(commands)
@@ -142,35 +143,6 @@ def add_run(commands: Any) -> None:
     add_runner(parser)
 
 
-def add_dedup(commands: Any) -> None:
-    """`penstock dedup`."""
-    parser = add_command(commands, "dedup", dedup_command, "deduplicate Parquet, JSON lines or any supported input")
-    parser.add_argument("--input", action="append", required=True, metavar="[NAME=]GLOB")
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--exact", action="store_true", help="whole contents only, no MinHash")
-    parser.add_argument("--bands", type=int, default=14)
-    parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--ngram", type=int, default=5, help="words in a shingle")
-    parser.add_argument("--keep", default="smallest_id", choices=("smallest_id", "longest"))
-    parser.add_argument("--text-field", default="text")
-    parser.add_argument("--id-field", help="the column of your own ids; kept as source_id")
-    parser.add_argument("--format", choices=("parquet", "jsonl"), help="of the survivors; the input's by default")
-    add_runner(parser)
-
-
-def runner_options(arguments: Any) -> Any:
-    """Gather the options that say where a job runs."""
-    from .runners import RunnerOptions
-
-    return RunnerOptions(
-        runner=arguments.runner,
-        workers=arguments.workers,
-        spark_master=arguments.spark_master,
-        job_endpoint=arguments.job_endpoint,
-        beam_options=arguments.beam_options,
-    )
-
-
 def run_command(arguments: Any) -> int:
     """Run a recipe."""
     from .recipe import Recipe
@@ -186,27 +158,6 @@ def run_command(arguments: Any) -> int:
     output = arguments.output or f"runs/{recipe.name}"
     manifest = run(recipe, output, options=runner_options(arguments), quiet=arguments.quiet)
     closing(output, manifest)
-    return 0
-
-
-def dedup_command(arguments: Any) -> int:
-    """Deduplicate."""
-    from .dedup import dedup_recipe
-    from .run import run
-
-    recipe = dedup_recipe(
-        arguments.input,
-        exact_only=arguments.exact,
-        bands=arguments.bands,
-        rows=arguments.rows,
-        ngram=arguments.ngram,
-        keep=arguments.keep,
-        text_field=arguments.text_field,
-        id_field=arguments.id_field,
-        output_format=arguments.format,
-    )
-    manifest = run(recipe, arguments.output, options=runner_options(arguments), quiet=arguments.quiet)
-    closing(arguments.output, manifest)
     return 0
 
 

@@ -79,8 +79,8 @@ def add_trace(commands: Any) -> None:
 def tokenizer_command(arguments: Any) -> int:
     """Train a vocabulary, or show one."""
     from ..tokenizer.train import describe, train_sentencepiece
-    from .dedup import texts_of
     from .recipe import MOST_PIECES
+    from .texts import texts_of
 
     if arguments.action == "info":
         try:

@@ -1,61 +1,188 @@
-"""Deduplication as a job of its own: a recipe without steps, whose survivors come out as text."""
+"""Deduplication as a job of its own: the input is read where it lies, what stays is written in its own format.
+
+    plan → urls → duplicates → lines → substrings → output → reconciliation → manifest.json, report.html
+
+Nothing is copied in between: what one kind finds is a list of rows, or of stretches of text, and the last stage reads
+the input once more without them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..transforms.readers import Piece, detect_format, list_files, read
-from ..transforms.rows import Fields
-from .recipe import Recipe, replace_inputs
+import numpy as np
+from pydantic import Field, ValidationError
+
+from .. import RecipeError
+from ..transforms.named import StepField
+from ..transforms.readers import detect_format, list_files
+from ..transforms.verdicts import Notes, TextCuts, Verdicts
+from .annotations import Marks, put_marks
+from .chain import Found, Work, find_duplicates
+from .compiling import compile_kernels
+from .dedup_manifest import dedup_manifest
+from .dedup_output import (
+    OutputChoice,
+    WriteOutput,
+    check_inputs,
+    check_output,
+    objects_of,
+    output_stage,
+    output_tasks,
+)
+from .directory import write_manifest
+from .duplicates import Dedup, Frozen
+from .exchange import sign_key
+from .heartbeat import forget
+from .keep import keep_columns
+from .launcher import Launcher, input_weight, launched
+from .plan import IngestTask, pin, plan_inputs, require_tasks
+from .progress import Progress
+from .recipe import Input, causes, digest, fault, replace_inputs
+from .runners import Job, RunnerOptions
+from .stage import Stage
+from .summary import cost
+from .views import Fates, InputPart, View, cuts_of, removals
+
+MiB = 1 << 20
 
 
-def dedup_recipe(
+class DedupJob(Frozen):
+    """Everything that decides the output of a deduplication."""
+
+    name: str = "dedup"
+    inputs: dict[str, Input] = Field(min_length=1)
+    task_bytes: int = Field(default=64 * MiB, ge=256)  # of input a task
+    steps: tuple[StepField, ...] = ()  # that give pages their text
+    quarantine: tuple[str, ...] = ()  # records to set aside unread, `source/path#place`
+    dedup: Dedup = Dedup(keep=("longest",))
+    output: OutputChoice = OutputChoice()
+
+    @classmethod
+    def from_value(cls, value: Any, where: str = "the request") -> DedupJob:
+        """Check a mapping; every fault is named by the path of its field, its value and what is allowed."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: " + "; ".join(map(fault, causes(error.errors())))) from error
+
+    def parts(self, tasks: Sequence[IngestTask]) -> list[InputPart]:
+        """Give the parts of a plan; of a record's other fields, only what the policies ask for is read."""
+        keep = [*self.dedup.keep, *(self.dedup.url.keep if self.dedup.url else ())]
+        names = tuple(name for name in keep_columns(keep) if name != "metadata")
+        fields = {source: item.fields.model_copy(update={"metadata": names}) for source, item in self.inputs.items()}
+        return [InputPart(task, fields[task.pieces[0].source], self.steps) for task in tasks]
+
+
+def dedup_job(
     inputs: Sequence[str],
     *,
-    exact_only: bool = False,
-    bands: int = 14,
-    rows: int = 8,
-    ngram: int = 5,
-    keep: str = "smallest_id",
-    text_field: str = "text",
-    id_field: str | None = None,
-    output_format: str | None = None,
-) -> Recipe:
-    """Write the recipe of a deduplication.
+    fields: Mapping[str, Any] | None = None,
+    dedup: Mapping[str, Any] | None = None,
+    output: Mapping[str, Any] | None = None,
+) -> DedupJob:
+    """Write the request of a deduplication: globs, which may have names, and what is not as it is by default.
 
-    Read, match, write the survivors in the input's format (JSON lines or Parquet).
+    Pages get their text by `extract_html`.
     """
-    fields = {"text": text_field, "id": id_field}
-    named: dict[str, Any] = replace_inputs({"input": {"fields": fields}}, inputs)
-    # Survivors are written in the format of the first file, as far as they can be; pages want their text extracted.
-    kinds = [detect_format(entry.path) for item in named.values() for entry in list_files(item["path"])]
-    minhash = None if exact_only else {"bands": bands, "rows": rows, "ngram": ngram}
-    return Recipe.from_value(
-        {
-            "name": "dedup",
-            "inputs": named,
-            "steps": ["extract_html"] if "warc" in kinds else [],
-            "dedup": {"exact": True, "minhash": minhash, "keep": keep},
-            "text": {"format": output_format or ("jsonl" if kinds[0] == "jsonl" else "parquet")},
-        },
-        "penstock dedup",
-    )
+    named = replace_inputs({"input": {"fields": dict(fields or {})}}, inputs)
+    kinds = {detect_format(entry.path) for item in named.values() for entry in list_files(item["path"])}
+    value: dict[str, Any] = {"inputs": named, "steps": ["extract_html"] if "warc" in kinds else []}
+    if dedup is not None:
+        value["dedup"] = {"keep": ["longest"], **dedup}
+    if output is not None:
+        value["output"] = dict(output)
+    return DedupJob.from_value(value, "penstock dedup")
 
 
-def texts_of(patterns: Sequence[str], text_field: str = "text") -> Iterator[str]:
-    """Read the texts of files, in order, as a vocabulary's training reads them."""
-    for pattern in patterns:
-        for entry in list_files(pattern):
-            piece = Piece(entry.url, "input", entry.path, detect_format(entry.path), entry.size)
-            for outcome in read(piece, Fields(text=text_field)):
-                keep = outcome.reasons.is_null()
-                if outcome.errors is not None:
-                    keep = [
-                        a and b for a, b in zip(keep.to_pylist(), outcome.errors.is_null().to_pylist(), strict=True)
-                    ]
-                yield from (
-                    text
-                    for text, kept in zip(outcome.batch.column("text").to_pylist(), keep, strict=True)
-                    if kept and text
-                )
+def deduplicate(
+    job: DedupJob,
+    output: str | Path,
+    *,
+    runner: str = "local",
+    workers: int | None = None,
+    quiet: bool = False,
+    options: RunnerOptions | None = None,
+    store_options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Deduplicate, or do what is missing of it, and give the manifest.
+
+    `output` is a folder or an fsspec URL. What a stage has committed is not computed again; a changed input is refused
+    by name. Raises RequestError where the request is wrong and RunError where the run failed.
+    """
+    chosen = options or RunnerOptions(runner=runner, workers=workers)
+    with launched(job.inputs, str(output), chosen, store_options, Progress(quiet=quiet)) as launcher:
+        tasks = plan_inputs(job)
+        require_tasks(tasks)
+        cuts = job.dedup.lines is not None or job.dedup.substrings is not None
+        check_inputs(tasks, job.output, cuts=cuts)
+        return _stages(job, launcher, tasks)
+
+
+def _stages(job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask]) -> dict[str, Any]:
+    store, weight = launcher.store, input_weight(tasks)
+    pin(store.child("plan"), tasks)
+    with launcher.progress.phase("compiling"):
+        launcher.prepare(compile_kernels(job.steps, job.dedup))
+
+    def launch(beam_job: Job) -> None:
+        launcher.launch(beam_job, len(beam_job.tasks), weight)
+
+    parts = job.parts(tasks)
+    found = find_duplicates(Work(store, launch, launcher.local, launcher.progress), job.dedup, parts)
+    stage, receipts, costs = _write(job, launcher, tasks, found, weight)
+    totals = check_output(receipts, found.removed, annotate=job.output.annotate)
+    manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}
+    write_manifest(store, manifest)
+    forget(store)
+    with launcher.progress.phase("report"):
+        from .report import write_report
+
+        write_report(store, manifest)
+    return manifest
+
+
+def _write(
+    job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask], found: Found, weight: int
+) -> tuple[Stage, list[Any], Any]:
+    """Write what stays."""
+    marks = put_marks(launcher.store, found) if job.output.annotate else None
+    fields = {source: item.fields for source, item in job.inputs.items()}
+    upstream = [digest([task.key for task in tasks]), *found.upstream]
+    stage = output_stage(launcher.store, job.output, fields, job.steps, upstream)
+    assert found.first is not None
+    judge = Judgement(found.first, found.view, marks)
+    work = WriteOutput(stage, job.output, fields, tuple(job.steps), judge)
+    dealt = output_tasks(tasks)
+    keys = [task.key for task in dealt]
+    with launcher.progress.stage(stage, "output", keys):
+        if not set(keys) <= stage.committed():
+            launcher.launch(Job("output", dealt, work), len(dealt), weight)
+    receipts = stage.receipts(keys)
+    stage.require(objects_of(receipts))
+    return stage, receipts, cost(receipts)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What becomes of the records of a task, read in a worker from what the kinds left."""
+
+    first: Stage  # its signatures know which records are documents
+    view: View
+    marks: Marks | None
+
+    def __call__(self, task: IngestTask) -> Verdicts:
+        """Gather the verdicts on a part."""
+        part = task.number
+        receipt = self.first.receipts([sign_key(task)])[0]
+        documents = Fates.documents(self.first.store, receipt)
+        notes = None if self.marks is None else Notes(*self.marks.read(part))
+        gone = np.concatenate([np.zeros(0, np.uint64), *(removals(listed, part) for listed in self.view.removed)])
+        cuts = []
+        for listed in self.view.cut:
+            mine = cuts_of(listed, part).astype(np.int64)
+            cuts.append(TextCuts(listed.kind, mine[:, 0], mine[:, 1:]))
+        return Verdicts(documents, np.sort(gone).astype(np.int64), tuple(cuts), notes)

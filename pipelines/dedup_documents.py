@@ -18,7 +18,7 @@ from ..transforms.named import apply_step
 from ..transforms.readers import Fields, Piece, read
 from ..transforms.schema import DOCUMENT
 from ..transforms.step import Outcome, Step, with_columns
-from ..transforms.verdicts import Here, Met, Verdicts
+from ..transforms.verdicts import Here, Met, Verdicts, changed
 from .corpus import JsonText, ParquetText
 from .ledger import ROW_GROUP_BYTES
 
@@ -54,6 +54,15 @@ class Judged:
         self.batch, self.kept = outcome.batch, self.kept[stays]
         if not stays.all():
             self.batch = outcome.batch.filter(pa.array(stays))
+
+    def hold_to(self, piece: Piece, here: Here) -> None:
+        """Refuse records that were documents before and are none now, or the other way round."""
+        differ = here.documents.copy()
+        differ[self.kept] ^= True
+        if differ.any():
+            row = int(differ.argmax())
+            was, now = ("could", "cannot") if here.documents[row] else ("could not", "can")
+            raise changed(piece, f"the record at {self.met.column('place')[row]} {was} be read, and now it {now}")
 
     def fates(self) -> NDArray[Any]:
         """Say of each record whether it is kept, rejected or quarantined."""
@@ -115,13 +124,15 @@ class DocumentFile:
 def write_documents(
     piece: Piece, fields: Fields, steps: Sequence[Step], verdicts: Verdicts, out: DocumentFile
 ) -> Iterator[Met]:
-    """Read a piece once more and write its documents that stay; tell what was met, a batch at a time."""
+    """Read a piece once more and write its documents that stay; tell what was met, a batch at a time.
+
+    Raises InputError where a record is none now that was a document before, or the other way round.
+    """
     row = 0
     for outcome in read(piece, fields):
         here, judged = verdicts.on(row, len(outcome.batch)), Judged(outcome, steps)
-        edits = None
-        if here.cut.any():
-            judged.batch, edits = _cut(judged, here)
+        judged.hold_to(piece, here)
+        judged.batch, edits = _cut(judged, here) if here.cut.any() else (judged.batch, None)
         refused = judged.refused()
         batch, aside = judged.batch, None if refused is None else np.ones(len(refused.batch), bool)
         if here.notes is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +34,9 @@ from .kept_edits import KeptEdits
 from .plan import IngestTask
 from .reconcile import WORD, Removed, added, check
 from .set_aside import SetAside
-from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .stage import THREADS, Meter, Receipt, Stage, package_versions, run_task
 
 FATES = ("kept", "duplicates", REJECTED, QUARANTINED)
-MOST = 1 << 32  # records of a task
 #: Bytes of a file's name that are kept; a folder holds names of 255 at most, with a range, a hash and an extension.
 NAME_BYTES = 160
 
@@ -80,9 +80,9 @@ class OutputTask:
         return f"the output of {self.reads.name}"
 
 
-#: What becomes of the records of a task's files, numbered one behind the other: a value that travels to a worker and
-#: reads there what earlier stages left.
-Judge = Callable[[IngestTask], Verdicts]
+#: What becomes of the records of a task's files, numbered one behind the other, and how many each file had: a value
+#: that travels to a worker and reads there what earlier stages left (`judge.Judge`).
+Judging = Callable[[IngestTask], tuple[Verdicts, Sequence[int]]]
 
 
 def output_tasks(tasks: Sequence[IngestTask]) -> list[OutputTask]:
@@ -124,16 +124,13 @@ def check_inputs(tasks: Sequence[IngestTask], choice: OutputChoice, *, cuts: boo
     """
     if choice.annotate and cuts:
         raise RequestError("an annotation marks whole documents: leave it out, or leave out lines and substrings")
-    seen: set[tuple[str, str]] = set()
-    for task in tasks:
-        for piece in task.pieces:
-            if (piece.source, piece.path) in seen:
-                continue
-            seen.add((piece.source, piece.path))
-            if choice.own(piece.format):
-                check_format(piece.format, piece.source, annotate=choice.annotate, cuts=cuts)
-                if choice.annotate:
-                    check_names(piece, choice.prefix)
+    first = {(piece.source, piece.path): piece for task in reversed(tasks) for piece in reversed(task.pieces)}
+    files = [piece for piece in first.values() if choice.own(piece.format)]
+    for piece in files:
+        check_format(piece.format, piece.source, annotate=choice.annotate, cuts=cuts)
+    if choice.annotate:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(partial(check_names, prefix=choice.prefix), files))
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class WriteOutput:
     choice: OutputChoice
     fields: Mapping[str, Fields]
     steps: tuple[Step, ...]
-    judge: Judge
+    judge: Judging
 
     def __call__(self, task: OutputTask) -> Iterator[Any]:
         """Run the task unless it is committed; emits nothing."""
@@ -154,20 +151,22 @@ class WriteOutput:
     def compute(self, task: OutputTask, folder: Path, meter: Meter) -> Receipt:
         """Read each file once more, write what stays; give the account of every record."""
         with meter.on("verdicts"):
-            verdicts = self.judge(task.reads)
+            verdicts, counts = self.judge(task.reads)
         aside, edits, accounts, row = SetAside(folder), KeptEdits(folder), [], 0
         with Heartbeat(self.stage.run, task.key, "output") as heartbeat:
-            for piece, numbers in zip(task.reads.pieces, task.ranges, strict=True):
-                account = Account(piece, self.steps, verdicts.within(row, MOST))
+            for piece, numbers, count in zip(task.reads.pieces, task.ranges, counts, strict=True):
+                account = Account(piece, self.steps, verdicts.within(row, row + count))
                 with meter.on("write"):
                     name = self._piece(piece, numbers, account, aside, edits, folder / "output")
+                if account.records != count:
+                    raise changed(piece, f"it had {count} records and has {account.records}")
                 accounts.append({**account.as_json(), "object": name})
-                row += account.records
+                row += count
                 heartbeat.add(account.records, piece.bytes)
-        if len(verdicts.documents) and verdicts.documents[-1] >= row:
-            raise changed(task.reads.pieces[-1], f"it had at least {verdicts.documents[-1] + 1} records and has {row}")
         return {
             "part": task.part,
+            "documents": row,
+            "input_bytes": task.reads.bytes,
             "files": accounts,
             "set_aside": aside.put(self.stage.store),
             "edits": edits.put(self.stage.store),
@@ -208,6 +207,7 @@ class Account:
         self._piece, self._steps, self.verdicts = piece, steps, verdicts
         self.records = self.written = self.others = self.set_aside = self._id_sum = 0
         self._counts = dict.fromkeys(FATES, 0)
+        self._rules: Counter[str] = Counter()
         self._sums = dict.fromkeys(FATES, 0)
 
     def add(self, met: Met) -> Outcome | None:
@@ -231,6 +231,8 @@ class Account:
         fates = judged.fates()
         for fate in (REJECTED, QUARANTINED):
             self._tally(fate, judged.met.column("id").filter(pa.array(fates == fate)))
+        said = zip(judged.errors.tolist(), judged.reasons.tolist(), strict=True)
+        self._rules.update(f"{QUARANTINED}|{error}" if error else f"{REJECTED}|{reason}" for error, reason in said)
         assert met.aside is not None
         self.set_aside += int(met.aside.sum())
         return judged.outcome(met.aside)
@@ -250,6 +252,7 @@ class Account:
             "written": self.written,
             "others": self.others,
             "set_aside": self.set_aside,
+            "rules": dict(sorted(self._rules.items())),
             **self._counts,
             **{f"{fate}_id_sum": str(total) for fate, total in self._sums.items()},
         }

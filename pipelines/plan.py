@@ -7,10 +7,10 @@ new file regroups only its neighbours. The plan is one Parquet table; a Beam gra
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import xxhash
@@ -20,7 +20,8 @@ from ..sharding.store import Store
 from ..transforms import ExtractHtml
 from ..transforms.named import built_in, inner_steps
 from ..transforms.readers import Piece, check_fields, detect_format, holds_texts, list_files, split
-from .recipe import Recipe, digest
+from ..transforms.step import Step
+from .recipe import Input, digest
 from .tables import get_table, put_table
 
 CHUNK_TASKS = 200
@@ -39,6 +40,26 @@ PLAN = pa.schema(
         ("end", pa.int64()),
     ]
 )
+
+
+class Planned(Protocol):
+    """What a plan reads of a recipe, or of a deduplication."""
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """Where documents come from."""
+
+    @property
+    def task_bytes(self) -> int:
+        """Bytes of input a task."""
+
+    @property
+    def quarantine(self) -> tuple[str, ...]:
+        """Records to set aside unread."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that documents go through."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,7 @@ def make_task(number: int, pieces: Sequence[Piece], etags: Sequence[str]) -> Ing
     return IngestTask(digest(rows), number, tuple(pieces), tuple(etags))
 
 
-def plan_inputs(recipe: Recipe) -> list[IngestTask]:
+def plan_inputs(recipe: Planned) -> list[IngestTask]:
     """List the inputs and cut them into tasks, in the order of (input name, path, range)."""
     tasks: list[IngestTask] = []
     met: set[tuple[str, str]] = set()
@@ -95,7 +116,7 @@ def plan_inputs(recipe: Recipe) -> list[IngestTask]:
     return [setting_aside(task, recipe.quarantine) for task in tasks]
 
 
-def cut_files(recipe: Recipe, source: str) -> Iterator[tuple[Piece, str, list[tuple[int, int]]]]:
+def cut_files(recipe: Planned, source: str) -> Iterator[tuple[Piece, str, list[tuple[int, int]]]]:
     """Give an input's files, in the order of their paths, with their etags and the ranges that they can be read in.
 
     To find where a large file can be cut takes a read or more of it: they are looked at by threads, for stores that

@@ -10,6 +10,7 @@ from typing import Any
 from .. import __version__
 from ..sharding.format import Generation
 from ..transforms.named import inner_steps, step_kind
+from ..transforms.step import Step
 from .recipe import Recipe
 from .stage import COST, Receipt
 
@@ -35,7 +36,7 @@ def summarize(recipe: Recipe, receipts: Sequence[Receipt], dropped: int, tokens:
         "languages": languages(tallies),
         **token_counts(tokens),
         "versions": versions(),
-        "models": models(recipe),
+        "models": models(recipe.steps),
     }
 
 
@@ -143,10 +144,10 @@ def versions() -> dict[str, str]:
     return {"penstock": __version__, "python": platform.python_version(), **found}
 
 
-def models(recipe: Recipe) -> dict[str, str]:
+def models(steps: Sequence[Step]) -> dict[str, str]:
     """Name the digest of every model that a step uses."""
     found = {}
-    for step in inner_steps(recipe.steps):
+    for step in inner_steps(steps):
         fingerprint = step.fingerprint() if hasattr(step, "fingerprint") else {}
         found.update(
             {f"{step_kind(step)}.{name}": str(value) for name, value in fingerprint.items() if name.endswith("sha256")}

@@ -23,7 +23,7 @@ from ..sharding.store import Store
 from ..transforms.edits import Cuts, edit
 from ..transforms.named import apply_step
 from ..transforms.readers import Fields, read
-from ..transforms.step import Outcome, Step
+from ..transforms.step import Outcome, Step, utf8
 from .plan import IngestTask
 from .stage import Receipt
 from .tables import parquet
@@ -49,6 +49,11 @@ class Fates:
     def add(self, fates: NDArray[np.uint8]) -> None:
         """Add the next records of the piece."""
         self._pieces[-1].append(fates)
+
+    @staticmethod
+    def documents(store: Store, receipt: Receipt) -> NDArray[np.int64]:
+        """Read the rows of a part that are documents."""
+        return np.flatnonzero(np.frombuffer(store.read(receipt["fates"]), np.uint8)[: sum(receipt["pieces"])] == KEPT)
 
     def put(self, store: Store) -> Receipt:
         """Commit them, a byte a record; give what a receipt says of them: `fates`, and the records of each piece."""
@@ -239,7 +244,8 @@ class View:
                 cuts = cuts[(cuts[:, 0] >= rows[0]) & (cuts[:, 0] <= rows[-1])]
             at = np.searchsorted(rows, cuts[:, 0])
             mine = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == cuts[:, 0])
-            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:]), record=record)
+            starts = utf8(batch)[0][at[mine]]  # a batch's texts need not begin with its bytes
+            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:] + starts[:, None]), record=record)
         return batch
 
 

@@ -124,7 +124,8 @@ def test_dedup_alone_keeps_the_users_ids(corpus: Path, tmp_path: Path, capsys: p
 
 def test_pages_are_extracted_before_they_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     web = ROOT / "examples" / "data" / "quickstart.warc.gz"
-    assert main(["dedup", "--input", str(web), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    words = ["dedup", "--input", str(web), "--output", str(tmp_path / "out"), "--format", "jsonl", "--quiet"]
+    assert main(words) == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert manifest["kept"] > 300
     (tmp_path / "r.yaml").write_text(f"inputs: {{web: {{path: {web}}}}}\ntext: {{}}\n")

@@ -107,7 +107,8 @@ def test_sets_are_those_of_the_texts_ngrams(normalisation: str, unit: str, ngram
     method = MinHash(normalisation=normalisation, unit=unit, ngram=ngram)  # type: ignore[arg-type]
     texts = mixed(30, ngram)
     offsets, values = method.shingle_sets(pa.array([*texts, None]))
-    assert (offsets.dtype, values.dtype, offsets[0], offsets[-1]) == (np.int64, np.uint64, 0, len(values))
+    assert (str(offsets.dtype), str(values.dtype)) == ("int64", "uint64")
+    assert (offsets[0], offsets[-1]) == (0, len(values))
     found = [values[a:b].tolist() for a, b in pairwise(offsets)]
     assert found == [*(expected_set(text, method) for text in texts), []]
     assert [bool(one) for one in found] == method.signatures(pa.array([*texts, None]))[1].tolist()

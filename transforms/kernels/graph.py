@@ -7,6 +7,8 @@ an edge and at most about 60 an address.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -155,7 +157,7 @@ def _rehashed(nodes: Nodes, count: int, size: int) -> NDArray[np.int32]:
 
 
 @inner
-def _longer(array: NDArray[np.generic], room: int) -> NDArray[np.generic]:
+def _longer(array: Any, room: int) -> Any:
     longer = np.empty(room, array.dtype)
     for at in range(len(array)):
         longer[at] = array[at]

@@ -6,6 +6,8 @@ MurmurHash3's 32-bit finalizer once, and (a·h + b) mod 2^32 a permutation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,9 @@ def sign_rows(
         count = roll(text, end, characters, ngram, state, window, block)
         long_enough[row] = count > 0
         while count:
-            _permute(block, count, pending, a, b, signatures[row])
+            for at in range(count):
+                block[at] >>= np.uint64(32)
+            permute(block, count, pending, a, b, signatures[row])
             count = roll(text, end, characters, ngram, state, window, block)
     return signatures, long_enough
 
@@ -54,10 +58,10 @@ def _fmix32(value: np.uint32) -> np.uint32:
 
 
 @kernel
-def _permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words32, signature: Words32) -> None:
-    """Lower the signature by `count` shingles, four for each load of it; the last is repeated to fill up."""
+def permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words32, signature: Words32) -> None:
+    """Lower the signature by the low halves of `count` hashes, four for each load of it; the last fills up."""
     for at in range(count):
-        pending[at] = _fmix32(np.uint32(block[at] >> np.uint64(32)))
+        pending[at] = _fmix32(np.uint32(block[at]))
     for extra in range(count, (count + 3) // 4 * 4):
         pending[extra] = pending[count - 1]
     for at in range(0, count, 4):
@@ -68,12 +72,16 @@ def _permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words3
             signature[k] = min(signature[k], min(min(p0, p1), min(p2, p3)))
 
 
-@kernel
-def digest_bands(signatures: Words32, bands: int) -> NDArray[np.uint64]:
-    """Digest each band of each signature (n, bands · rows) to 128 bits → (bands, n, 2).
+def digest_bands(signatures: NDArray[Any], bands: int) -> NDArray[np.uint64]:
+    """Digest each band of each signature (n, bands · rows), uint32 or uint64, to 128 bits → (bands, n, 2).
 
-    MurmurHash3 x64 128 of the band's rows as little-endian uint32, with the band's number as seed.
+    MurmurHash3 x64 128 of the band's rows as little-endian numbers, with the band's number as seed.
     """
+    return _digest_bands(np.ascontiguousarray(signatures).view(np.uint32), bands)
+
+
+@kernel
+def _digest_bands(signatures: Words32, bands: int) -> NDArray[np.uint64]:
     n, values = signatures.shape
     rows = values // bands
     digests = np.empty((bands, n, 2), np.uint64)
