@@ -5,6 +5,7 @@ Made once in the client from the tables of removals; a worker reads those of its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from ..sharding.store import Store
 from ..transforms.verdicts import NOTES
-from .chain import Found
 from .tables import get_table, parquet
 
 ROWS = 1 << 16  # of a row group
@@ -35,7 +35,7 @@ class Marks:
         with parquet(self.store, self.name) as file:
             for number in range(file.num_row_groups):
                 range_of = file.metadata.row_group(number).column(0).statistics
-                if range_of.min <= part <= range_of.max:
+                if range_of is not None and range_of.min <= part <= range_of.max:
                     rows = file.read_row_group(number, use_threads=False)
                     found.append(rows.filter(pc.equal(rows.column("part"), part)))
         table = pa.concat_tables(found).combine_chunks()
@@ -44,10 +44,13 @@ class Marks:
         return table.column("row").to_numpy(), pa.RecordBatch.from_arrays(columns, schema=NOTES)
 
 
-def put_marks(run: Store, found: Found) -> Marks:
-    """Write the marks of all that was found; of a document that several kinds know, what the last says."""
+def put_marks(run: Store, removed: Sequence[str]) -> Marks:
+    """Write the marks that tables of removals give, a kind's behind the one before.
+
+    A document that goes has the marks of the kind that drops it; one that stays, of the last in which it has copies.
+    """
     tables = [PLACED.empty_table()]
-    for name in found.tables:
+    for name in removed:
         tables += _marks(get_table(run, name))
     table = pa.concat_tables(tables).combine_chunks()
     addresses = (table.column("part").to_numpy().astype(np.int64) << 32) | table.column("row").to_numpy()

@@ -9,18 +9,15 @@ the input once more without them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from .. import RecipeError
 from ..transforms.named import StepField
 from ..transforms.readers import detect_format, list_files
-from ..transforms.verdicts import Notes, TextCuts, Verdicts
-from .annotations import Marks, put_marks
+from .annotations import put_marks
 from .chain import Found, Work, find_duplicates
 from .compiling import compile_kernels
 from .dedup_manifest import dedup_manifest
@@ -35,8 +32,8 @@ from .dedup_output import (
 )
 from .directory import write_manifest
 from .duplicates import Dedup, Frozen
-from .exchange import sign_key
 from .heartbeat import forget
+from .judge import Judge
 from .keep import keep_columns
 from .launcher import Launcher, input_weight, launched
 from .plan import IngestTask, pin, plan_inputs, require_tasks
@@ -45,7 +42,7 @@ from .recipe import Input, causes, digest, fault, replace_inputs
 from .runners import Job, RunnerOptions
 from .stage import Stage
 from .summary import cost
-from .views import Fates, InputPart, View, cuts_of, removals
+from .views import InputPart
 
 MiB = 1 << 20
 
@@ -149,12 +146,12 @@ def _write(
     job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask], found: Found, weight: int
 ) -> tuple[Stage, list[Any], Any]:
     """Write what stays."""
-    marks = put_marks(launcher.store, found) if job.output.annotate else None
+    marks = put_marks(launcher.store, found.tables) if job.output.annotate else None
     fields = {source: item.fields for source, item in job.inputs.items()}
     upstream = [digest([task.key for task in tasks]), *found.upstream]
     stage = output_stage(launcher.store, job.output, fields, job.steps, upstream)
     assert found.first is not None
-    judge = Judgement(found.first, found.view, marks)
+    judge = Judge(found.first, found.view, marks)
     work = WriteOutput(stage, job.output, fields, tuple(job.steps), judge)
     dealt = output_tasks(tasks)
     keys = [task.key for task in dealt]
@@ -164,25 +161,3 @@ def _write(
     receipts = stage.receipts(keys)
     stage.require(objects_of(receipts))
     return stage, receipts, cost(receipts)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What becomes of the records of a task, read in a worker from what the kinds left."""
-
-    first: Stage  # its signatures know which records are documents
-    view: View
-    marks: Marks | None
-
-    def __call__(self, task: IngestTask) -> Verdicts:
-        """Gather the verdicts on a part."""
-        part = task.number
-        receipt = self.first.receipts([sign_key(task)])[0]
-        documents = Fates.documents(self.first.store, receipt)
-        notes = None if self.marks is None else Notes(*self.marks.read(part))
-        gone = np.concatenate([np.zeros(0, np.uint64), *(removals(listed, part) for listed in self.view.removed)])
-        cuts = []
-        for listed in self.view.cut:
-            mine = cuts_of(listed, part).astype(np.int64)
-            cuts.append(TextCuts(listed.kind, mine[:, 0], mine[:, 1:]))
-        return Verdicts(documents, np.sort(gone).astype(np.int64), tuple(cuts), notes)

@@ -50,11 +50,6 @@ class Fates:
         """Add the next records of the piece."""
         self._pieces[-1].append(fates)
 
-    @staticmethod
-    def documents(store: Store, receipt: Receipt) -> NDArray[np.int64]:
-        """Read the rows of a part that are documents."""
-        return np.flatnonzero(np.frombuffer(store.read(receipt["fates"]), np.uint8)[: sum(receipt["pieces"])] == KEPT)
-
     def put(self, store: Store) -> Receipt:
         """Commit them, a byte a record; give what a receipt says of them: `fates`, and the records of each piece."""
         if not self._pieces:

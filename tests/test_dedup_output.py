@@ -19,6 +19,7 @@ from read_rows import jsonl
 from warc_files import http, page, record
 
 from penstock import InputError, ReconciliationError, RequestError
+from penstock.pipelines.annotations import put_marks
 from penstock.pipelines.clusters import CLUSTERS
 from penstock.pipelines.dedup_output import (
     OutputChoice,
@@ -31,7 +32,7 @@ from penstock.pipelines.dedup_output import (
     output_stage,
     output_tasks,
 )
-from penstock.pipelines.judge import Judge, notes_of
+from penstock.pipelines.judge import Judge
 from penstock.pipelines.plan import IngestTask, plan_inputs
 from penstock.pipelines.recipe import Recipe
 from penstock.pipelines.reconcile import Removed
@@ -42,6 +43,7 @@ from penstock.transforms.edits import undo
 from penstock.transforms.extract import ExtractHtml
 from penstock.transforms.readers import Piece
 from penstock.transforms.step import Step
+from penstock.transforms.verdicts import Notes
 
 Place = tuple[str, int]  # path, row in the file
 
@@ -96,7 +98,7 @@ class Prepared:
                 first[piece.path], at = start + count, at + count
         self.addresses = {(path, row): (part << 32) + mine for part, path, row, mine in rows}
         view = View((self.removals([self.addresses[place] for place in gone]),), self.cut(cuts or {}))
-        self.judge = Judge(self.found, view, tables, annotate=self.choice.annotate)
+        self.judge = Judge(self.found, view, put_marks(self.run, tables) if self.choice.annotate else None)
         self.stage = output_stage(self.run, self.choice, self.fields, steps, [self.found.hash])
         self.work = WriteOutput(self.stage, self.choice, self.fields, steps, self.judge)
 
@@ -254,13 +256,15 @@ def test_a_later_kind_marks_what_an_earlier_one_kept(tmp_path: Path) -> None:
     a, b, c = (("a.jsonl", row) for row in (0, 1, 4))
     tables = [cluster_table(prepared, [pair], prepared.run) for pair in ((b, a), (a, c))]
     part = prepared.addresses[a] >> 32
-    marks = dict(zip(*(column.to_pylist() for column in marked(notes_of(prepared.run, tables, part))), strict=True))
+    marks = dict(
+        zip(*(column.to_pylist() for column in marked(Notes(*put_marks(prepared.run, tables).read(part)))), strict=True)
+    )
     assert {row: marks[prepared.addresses[place] & 0xFFFFFFFF] for place, row in ((a, 0), (b, 1), (c, 4))} == {
         0: True,
         1: True,
         4: False,
     }
-    assert len(notes_of(prepared.run, tables, 77).rows) == 0
+    assert len(put_marks(prepared.run, tables).read(77)[0]) == 0
 
 
 def marked(notes: Any) -> tuple[pa.Array, pa.Array]:
