@@ -168,8 +168,8 @@ def ids_of(folder: Path) -> set[str]:
 def survivors(output: Path) -> list[str]:
     """Read the ids in a run's output files."""
     manifest = json.loads((output / "manifest.json").read_text())
-    files = sorted((output / "text" / manifest["stages"]["text"] / "data").iterdir())
-    return list(chain.from_iterable(column_of(path, "source_id") for path in files))
+    data = output / "output" / manifest["stages"]["output"] / "data"
+    return list(chain.from_iterable(column_of(path, "id") for path in sorted(data.rglob("part-*"))))
 
 
 def column_of(path: Path, name: str) -> list[str]:
