@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from .. import lazily
 
 if TYPE_CHECKING:
-    from .ptransforms import ApplySteps, ReadDocuments, Tokenize, WriteShards
+    from .ptransforms import ApplySteps, Deduplicate, ReadDocuments, Tokenize, WriteShards
 
-_LAZY = dict.fromkeys(("ReadDocuments", "ApplySteps", "Tokenize", "WriteShards"), ".ptransforms")
-__all__ = ["ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"]
+_LAZY = dict.fromkeys(("ReadDocuments", "ApplySteps", "Deduplicate", "Tokenize", "WriteShards"), ".ptransforms")
+__all__ = ["ApplySteps", "Deduplicate", "ReadDocuments", "Tokenize", "WriteShards"]
 
 
 def __getattr__(name: str) -> Any:

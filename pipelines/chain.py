@@ -11,6 +11,7 @@ from .duplicates import Dedup
 from .match import match, match_stage, sign_key, url_stage
 from .progress import Progress
 from .reconcile import NOTHING, Removed
+from .repeats import Repeats, cut_key, cut_list, cut_repeats, first_stage, repeats_stage
 from .runners import Job
 from .stage import Receipt, Stage
 from .summary import cost
@@ -69,7 +70,24 @@ def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part]) -> Found:
     if dedup.documents:
         stage = match_stage(work.store, dedup, parts, found.upstream)
         found = _documents(work, dedup, parts, stage, found, by_url=False)
+    for settings in (dedup.lines, dedup.substrings):
+        if settings is not None:
+            found = _repeats(work, settings, parts, found)
     return found
+
+
+def _repeats(work: Work, settings: Repeats, parts: Sequence[Part], found: Found) -> Found:
+    """Cut lines or substrings that stood before; documents that keep too little go."""
+    stage = repeats_stage(work.store, settings, parts, found.upstream)
+    keys = list(map(cut_key, parts))
+    with work.progress.stage(stage, stage.name, keys):
+        receipt = cut_repeats(stage, settings, parts, found.view, work.launch, work.local)
+    stage.require([receipt["clusters"], receipt["cuts"]])
+    crash_point("stage-done")
+    first = found.first or first_stage(stage, settings)
+    found = found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))
+    cut = (*found.view.cut, cut_list(stage, settings, receipt))
+    return replace(found, view=replace(found.view, cut=cut), first=first)
 
 
 def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, found: Found, *, by_url: bool) -> Found:

@@ -15,6 +15,7 @@ from .duplicates import Dedup
 from .fork_server import start
 from .ingest import warm
 from .match import warm_match
+from .repeats import warm_repeats
 from .runners_preflight import cores
 
 
@@ -35,6 +36,9 @@ def load_kernels(steps: Sequence[Step], dedup: Dedup | None) -> None:
     warm(steps)
     if dedup is not None:
         warm_match(dedup)
+        for settings in (dedup.lines, dedup.substrings):
+            if settings is not None:
+                warm_repeats(settings)
 
 
 def compile_apart(calls: Sequence[Callable[[], None]], processes: int) -> None:

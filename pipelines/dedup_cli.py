@@ -38,7 +38,8 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--seed", type=int, default=1)
     kinds.add_argument("--verify", type=float, metavar="J", help="an edge holds at this true Jaccard similarity")
     kinds.add_argument("--url", action="store_true", help="one document a URL, the newest by the field `date`")
-    kinds.add_argument("--lines", choices=("line", "paragraph", "sentences"), help="cut those that stood before")
+    kinds.add_argument("--lines", choices=("line", "paragraph", "sentence"), help="cut those that stood before")
+    kinds.add_argument("--window", type=int, default=1, metavar="N", help="lines at once; C4's rule is 3 sentences")
     kinds.add_argument(
         "--substrings", type=int, metavar="N", help="cut runs of N bytes that stood before; 100 is usual"
     )
@@ -98,7 +99,7 @@ def dedup_value(arguments: Any) -> dict[str, Any]:
     if arguments.url:
         dedup["url"] = {}
     if arguments.lines:
-        dedup["lines"] = {"unit": arguments.lines}
+        dedup["lines"] = {"unit": arguments.lines, "window": arguments.window}
     if arguments.substrings:
         dedup["substrings"] = {"length": arguments.substrings}
     output = {

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from .. import RequestError
 from ..sharding.store import Store
@@ -50,7 +51,7 @@ class OutputChoice(Frozen):
 
     format: Literal["input", "parquet", "jsonl"] = "input"
     annotate: bool = False
-    prefix: str = ""
+    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$")
 
     def own(self, kind: str) -> bool:
         """Whether files of a format are written as they are."""

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..transforms.minhash import MinHash
+from ..transforms.repeated_lines import Lines
+from ..transforms.repeated_spans import Substrings
 
 
 class Frozen(BaseModel):
@@ -53,19 +55,6 @@ class Guard(Frozen):
     share: float = Field(default=0.05, gt=0.0, le=1.0)  # of all documents, where a cluster has a hundred or more
     split: bool = False
     similarity: float = Field(default=0.7, gt=0.0, le=1.0)  # of an edge that holds
-
-
-class Lines(Frozen):
-    """Lines, paragraphs or spans of sentences that stood before are cut out."""
-
-    unit: Literal["line", "paragraph", "sentences"] = "line"
-
-
-class Substrings(Frozen):
-    """Every run of `length` units that stood before is cut out (Lee et al. 2022, arXiv:2107.06499)."""
-
-    length: int = Field(100, ge=8)
-    unit: Literal["bytes", "words"] = "bytes"
 
 
 class Dedup(Frozen):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError
 from ..sharding.store import Store
-from ..transforms.kernels.entries import first_entries, sort_entries, star_edges
+from ..transforms.kernels.entries import fold_entries, repeated_entries, sort_entries
 from .runners import Job
 from .stage import THREADS, Meter, Receipt, Stage, run_task
 
@@ -60,16 +60,32 @@ def pack(digests: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> Packed:
     return packed
 
 
-def fold(entries: Packed, foreign: int = HASHES - 1) -> tuple[Packed, NDArray[np.uint64]]:
+def fold(entries: Packed) -> tuple[Packed, NDArray[np.uint64]]:
     """Fold entries in any order to one a digest, its smallest address, sorted by digest, and to edges (m, 2).
 
-    An edge is (smallest address, other), in the order of digests: all but the smallest address are repeats. Digests of
-    which all addresses are `foreign` or above give no edge.
+    An edge is (smallest address, other), in the order of digests: all but the smallest address are repeats.
     """
-    words = np.ascontiguousarray(entries, PACKED).view(np.uint64).reshape(-1, 3)
-    words.flags.writeable = False  # one type for the compiler, whoever calls
-    ordered = sort_entries(words)
-    return first_entries(ordered).reshape(-1).view(PACKED), star_edges(ordered, np.uint64(foreign))
+    firsts, edges = fold_entries(sort_entries(_words(entries)), ~np.uint64(0))
+    return firsts.reshape(-1).view(PACKED), edges
+
+
+def repeats(entries: Packed, foreign: int = HASHES - 1) -> NDArray[np.uint64]:
+    """Give the edges that `fold` gives, and nothing else, in a third of the time.
+
+    Digests of which all addresses are `foreign` or above give no edge.
+    """
+    return fold_entries(sort_entries(_fixed(repeated_entries(_words(entries)))), np.uint64(foreign))[1]
+
+
+def _words(entries: Packed) -> NDArray[np.uint64]:
+    return _fixed(np.ascontiguousarray(entries, PACKED).view(np.uint64).reshape(-1, 3))
+
+
+def _fixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Make words read-only: one type for the compiler, whoever calls."""
+    words = words.view()
+    words.flags.writeable = False
+    return words
 
 
 @dataclass(frozen=True)

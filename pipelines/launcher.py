@@ -20,9 +20,11 @@ from .recipe import Input
 from .runners import Job, RunnerOptions, preflight, run_job, session
 
 IN_PROCESS_BYTES = 64 << 20  # starting workers costs more than the work below this
-STAGES = (  # folders of a run
-    "documents", "urls", "duplicates", "lines", "substrings", "output", "text", "tokenizer", "tokens", "tasks",
-)  # fmt: skip
+#: Folders of a run.
+STAGES = (
+    *("documents", "urls", "duplicates", "lines", "substrings-runs", "substrings-windows", "substrings"),
+    *("output", "text", "tokenizer", "tokens", "tasks"),
+)
 COMPRESSED = (".gz", ".zst", ".parquet")  # weigh about four times their size in text
 
 

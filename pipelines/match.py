@@ -21,16 +21,19 @@ from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
 from .clusters import settle_clusters
 from .duplicates import Dedup
-from .exchange import Digests, Packed, exchange, fold, pack, put_bands, sign_key
+from .exchange import Digests, Packed, exchange, fold, pack, put_bands, repeats, sign_key
+from .forests import Forest, merge_forests, put_forest
 from .keep import keep_columns, keep_keys
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .stars import contract
 from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 
 __all__ = ["Link", "Sign", "match", "match_stage", "sign_key", "url_stage", "warm_match"]
 CONTENT = -1  # the band of whole contents
 URL = -2  # the band of URLs
 Banded = dict[int, tuple[np.ndarray, np.ndarray]]  # by band: digests (n, 2), and which documents have them (n,)
+CONTRACT_NODES = 128 << 20  # that one union-find in the client may hold: about 76 bytes each
 
 
 def match_stage(run: Store, dedup: Dedup, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
@@ -66,8 +69,8 @@ class Sign:
         held, edges = {}, []
         with meter.on("link"):
             for band, (digests, at) in bands.items():
-                held[f"band{band:+04d}"], repeats = fold(pack(digests, addresses[at]))
-                edges.append(repeats)
+                held[f"band{band:+04d}"], linked = fold(pack(digests, addresses[at]))
+                edges.append(linked)
             forest = spanning_forest(np.concatenate(edges))
         store = self.stage.store
         return {
@@ -81,8 +84,7 @@ class Sign:
             "contents": put_array(store, documents.contents, "contents"),
             "keys": put_array(store, documents.keys, "keys"),
             "own": None if documents.own is None else put_strings(store, documents.own, "own"),
-            "forest": put_array(store, forest, "forest"),
-            "edges": len(forest),
+            **put_forest(store, forest),
         }
 
     def _digests(self, part: Part, fates: Fates) -> tuple[Documents, Banded]:
@@ -174,9 +176,8 @@ class Link:
     def __call__(self, entries: Packed, folder: Path, meter: Meter) -> Receipt:
         """Commit the group's edges, a forest, for an address is in one bucket of a band."""
         with meter.on("link"):
-            _, edges = fold(entries, self.foreign << 32)
-        forest = put_array(self.stage.store, edges, "forest")
-        return {"addresses": len(entries), "edges": len(edges), "forest": forest}
+            edges = by_other(repeats(entries, self.foreign << 32))
+        return {"addresses": len(entries), **put_forest(self.stage.store, edges)}
 
 
 def match(
@@ -189,21 +190,26 @@ def match(
     *,
     by_url: bool = False,
     extra: Sequence[Digests] = (),
+    contract_nodes: int = CONTRACT_NODES,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
+    Where more than `contract_nodes` documents may be in clusters, star rounds find the components; the result is the same.
     """
     done = stage.receipt("clusters")
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
     sign, link = Sign(stage, dedup, view, by_url), Link(stage, len(parts))
     signed, linked = exchange(stage, parts, sign, link, launch, local, extra=extra)
-    forests = [receipt["forest"] for receipt in [*signed, *linked]]
+    forests = merge_forests(stage, list(map(Forest.of, [*signed, *linked])), launch)
+    if sum(forest.edges for forest in forests) > contract_nodes:
+        forests = contract(stage, forests, launch)
+    names = [forest.name for forest in forests]
     keep, kind = (dedup.url.keep, "url") if by_url and dedup.url else (dedup.keep, None)
     return run_task(
-        stage, "clusters", lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, forests, folder)
+        stage, "clusters", lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, names, folder)
     )
 
 
@@ -213,4 +219,6 @@ def warm_match(dedup: Dedup) -> None:
     digests = content_digests(texts, dedup.normalisation)
     if dedup.minhash is not None:
         dedup.minhash.digests(texts)
-    spanning_forest(fold(pack(digests, np.arange(3, dtype=np.uint64)))[1])
+    packed = pack(digests, np.arange(3, dtype=np.uint64))
+    fold(packed)
+    spanning_forest(by_other(repeats(packed)))

@@ -1,8 +1,8 @@
-"""PTransforms over document batches for people's own Beam pipelines: read, apply steps, tokenize, write token shards.
+"""PTransforms over document batches for people's own Beam pipelines: read, apply steps, deduplicate, tokenize, write.
 
     documents = pipeline | ReadDocuments({"web": "crawl/*.warc.gz"})
     kept, rejected = documents | ApplySteps([ExtractHtml(), "gopher_quality"], with_rejected=True)
-    kept | Tokenize("tokenizer.json") | WriteShards("tokens/", shards=8)
+    kept | Deduplicate() | Tokenize("tokenizer.json") | WriteShards("tokens/", shards=8)
 
 The same functions as `penstock run`, and the same ids and decisions; but no receipts, so no resume and no accounts that
 must add up. What falls out is counted by rule in Beam's metrics (namespace `penstock`) and is a second output where it
@@ -21,15 +21,20 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsList, PCollection, TaggedOutput
+from pydantic import ValidationError
 
 from .. import RequestError
 from ..sharding.format import Pack
 from ..tokenizer import load_tokenizer
 from ..transforms.named import parse_step
 from ..transforms.readers import Fields
+from ..transforms.schema import ID
 from ..transforms.step import Step
 from . import beam_coder as beam_coder  # registers how a batch is coded
 from .batches import ShardWriter, Sorted, apply_steps, deal, list_pieces, read_piece, tally, tokenize
+from .batches_dedup import check_batches, drop, link_witnesses, settle, sign_batch
+from .duplicates import Dedup
+from .recipe import causes, fault
 
 TASK_BYTES = 64 << 20  # of input read by one element, as in `penstock run`
 _REJECTED = "rejected"
@@ -83,6 +88,40 @@ class ApplySteps(beam.PTransform):  # type: ignore[misc]
     def expand(self, documents: PCollection) -> Any:
         """Wire: apply."""
         return documents | "Apply" >> _Sort(partial(_applied, steps=self.steps), self.with_rejected)
+
+
+class Deduplicate(beam.PTransform):  # type: ignore[misc]
+    """Keep one document of each cluster of copies and near-copies.
+
+    `dedup` is a `Dedup` or its fields; whole documents are compared, exactly and by MinHash. With `with_removed` the
+    result is two PCollections: documents, and a batch that names every document that goes and the one kept for it. The
+    ids of all documents differ. Clusters are settled by one worker, with about 400 bytes a document that has a copy;
+    `penstock dedup` and `penstock run` settle more, resume, and know further kinds.
+    """
+
+    def __init__(
+        self, dedup: Dedup | Mapping[str, Any] | None = None, *, with_removed: bool = False, ranges: int = 8
+    ) -> None:
+        super().__init__()
+        self.dedup = dedup if isinstance(dedup, Dedup) else _dedup(dedup or {})
+        check_batches(self.dedup)
+        if ranges < 1:
+            raise RequestError(f"ranges is {ranges}; it must be 1 or more")
+        self.with_removed, self.ranges = with_removed, ranges
+
+    def expand(self, documents: PCollection) -> Any:
+        """Wire: sign, group, link, gather, settle, drop."""
+        policies = len(self.dedup.keep)
+        removed = (
+            documents
+            | "Sign" >> beam.FlatMap(sign_batch, self.dedup, self.ranges).with_output_types(tuple[str, bytes])
+            | "Group" >> beam.GroupByKey()
+            | "Link" >> beam.Map(_linked, policies).with_output_types(tuple[str, bytes])
+            | "Gather" >> beam.GroupByKey()
+            | "Settle" >> beam.Map(_settled, self.dedup.keep).with_output_types(pa.RecordBatch)
+        )
+        kept = documents | "Drop" >> beam.ParDo(_Drop(), AsList(removed)).with_output_types(pa.RecordBatch)
+        return (kept, removed) if self.with_removed else kept
 
 
 class Tokenize(beam.PTransform):  # type: ignore[misc]
@@ -184,6 +223,30 @@ class _Encode(beam.DoFn):  # type: ignore[misc]
 
 def _applied(batch: pa.RecordBatch, steps: Sequence[Step]) -> Iterator[Sorted]:
     yield apply_steps(batch, steps)
+
+
+class _Drop(beam.DoFn):  # type: ignore[misc]
+    def process(self, batch: pa.RecordBatch, removed: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        ids = pa.concat_arrays([pa.array([], ID), *(rows.column("id") for rows in removed)])
+        kept, gone = drop(batch, ids)
+        Metrics.counter("penstock", "duplicates").inc(len(gone))
+        if len(kept):
+            yield kept
+
+
+def _linked(group: tuple[str, Iterable[bytes]], policies: int) -> tuple[str, bytes]:
+    return "", link_witnesses(group[1], policies)
+
+
+def _settled(group: tuple[str, Iterable[bytes]], keep: Sequence[str]) -> pa.RecordBatch:
+    return settle(group[1], keep)
+
+
+def _dedup(value: Mapping[str, Any]) -> Dedup:
+    try:
+        return Dedup.model_validate(value)
+    except ValidationError as error:
+        raise RequestError("dedup: " + "; ".join(map(fault, causes(error.errors())))) from error
 
 
 def _finish(_: None, writer: ShardWriter, entries: list[str]) -> dict[str, str | int]:

@@ -196,7 +196,7 @@ class RemovalList:
 class CutList:
     """Stretches of texts that go, sorted by part, row and place: an object of (row, first byte, end), and the bounds.
 
-    Places are bytes of the text as the kinds before left it.
+    Places are bytes from the beginning of the text as the kinds before left it.
     """
 
     store: Store
@@ -239,8 +239,9 @@ class View:
                 cuts = cuts[(cuts[:, 0] >= rows[0]) & (cuts[:, 0] <= rows[-1])]
             at = np.searchsorted(rows, cuts[:, 0])
             mine = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == cuts[:, 0])
-            starts = utf8(batch)[0][at[mine]]  # a batch's texts need not begin with its bytes
-            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:] + starts[:, None]), record=record)
+            at = at[mine]
+            spans = cuts[mine, 1:] + utf8(batch)[0][at][:, None]  # from the text's first byte to the batch's
+            batch = edit(batch, listed.kind, Cuts(at, spans), record=record)
         return batch
 
 

@@ -209,7 +209,7 @@ def test_public_names_are_pinned() -> None:
         "Sample",
         "UrlFilter",
     }
-    assert set(pipelines.__all__) == {"ApplySteps", "ReadDocuments", "Tokenize", "WriteShards"}
+    assert set(pipelines.__all__) == {"ApplySteps", "Deduplicate", "ReadDocuments", "Tokenize", "WriteShards"}
     assert set(tokenizer.__all__) == {"Tokenizer", "load_tokenizer"}
     assert set(sharding.__all__) == {"StreamingLoader"}
     for room in (penstock, transforms, pipelines, tokenizer, sharding):

@@ -12,7 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock import CorruptDataError
-from penstock.pipelines.exchange import PACKED, Digests, Group, Packed, exchange, fold, pack, plan_groups, put_bands
+from penstock.pipelines.exchange import (
+    PACKED,
+    Digests,
+    Group,
+    Packed,
+    exchange,
+    fold,
+    pack,
+    plan_groups,
+    put_bands,
+    repeats,
+)
 from penstock.pipelines.runners import Job, RunnerOptions, run_job
 from penstock.pipelines.stage import Meter, Receipt, Stage, without_cost
 from penstock.pipelines.views import get_array, put_array
@@ -50,7 +61,7 @@ class Link:
     foreign: int = 1 << 31
 
     def __call__(self, entries: Packed, folder: Path, meter: Meter) -> Receipt:
-        edges = fold(entries, self.foreign << 32)[1]
+        edges = repeats(entries, self.foreign << 32)
         return {"addresses": len(entries), "forest": put_array(self.store, edges, "forest")}
 
 
@@ -227,4 +238,12 @@ def test_fold_keeps_the_smallest_address_of_each_digest_and_names_the_others() -
     assert packed.tolist() == [(2, 5, 20), (9, 1, 10), (9, 2, 40)]
     assert edges.tolist() == [[10, 30], [10, 50]]
     assert fold(np.zeros(0, PACKED))[1].shape == (0, 2)
-    assert fold(pack(digests, np.array([30, 20, 10, 40, 50, 50], np.uint64)), 10)[1].tolist() == []
+    assert repeats(pack(digests, np.array([30, 20, 10, 40, 50, 50], np.uint64)), 10).tolist() == []
+
+
+@pytest.mark.parametrize("distinct", [1, 30, 20_000])
+def test_repeats_are_the_edges_of_a_fold(distinct: int) -> None:
+    random = np.random.default_rng(distinct)
+    digests = random.integers(0, 2**64 - 1, (distinct, 2), dtype=np.uint64)[random.integers(0, distinct, 20_000)]
+    packed = pack(digests, random.permutation(20_000).astype(np.uint64))
+    assert np.array_equal(repeats(packed), fold(packed)[1])

@@ -16,7 +16,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 from penstock import InputError, RequestError, RunError
-from penstock.pipelines import ApplySteps, ReadDocuments, Tokenize, WriteShards, batches
+from penstock.pipelines import ApplySteps, Deduplicate, ReadDocuments, Tokenize, WriteShards, batches
 from penstock.pipelines.beam_coder import RecordBatchCoder
 from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import open_tokens
@@ -251,3 +251,45 @@ def test_every_batch_between_transforms_is_coded_so(lines: Path, tmp_path: Path)
     assert ours
     labels = [transform.unique_name for transform in graph.components.transforms.values()]
     assert len(labels) == len(set(labels))
+
+
+def copies(seed: int) -> list[pa.RecordBatch]:
+    """Give 300 documents in five batches: each text three times, the second changed a little, the third not at all."""
+    chance, rows = random.Random(1), []
+    for number in range(100):
+        words = [f"w{chance.getrandbits(30):x}" for _ in range(120)]
+        changed = [*words[:60], "changed", *words[60:]]
+        rows += [(f"{number}-{copy}", " ".join(text)) for copy, text in enumerate((words, changed, words))]
+    random.Random(seed).shuffle(rows)
+    batches = []
+    for part in range(5):
+        mine = rows[part::5]
+        ids = pa.array([name.encode().ljust(16) for name, _ in mine], pa.binary(16))
+        texts = pa.array([text for _, text in mine], pa.string())
+        batches.append(pa.record_batch({"id": ids, "text": texts}))
+    return batches
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_deduplicate_keeps_the_longest_of_each_cluster_whatever_the_order(seed: int) -> None:
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        made = pipeline | beam.Create(copies(seed), reshuffle=False).with_output_types(pa.RecordBatch)
+        kept, removed = made | Deduplicate({"keep": "longest"}, with_removed=True)
+        names = kept | beam.FlatMap(lambda batch: batch.column("id").to_pylist())
+        assert_that(names, equal_to([f"{number}-1".encode().ljust(16) for number in range(100)]), label="kept")
+        assert_that(removed | beam.Map(lambda batch: batch.to_pylist()), removals_hold, label="removed")
+
+
+def removals_hold(values: list[list[dict[str, Any]]]) -> None:
+    (rows,) = values
+    assert len(rows) == 200
+    assert {row["cluster_size"] for row in rows} == {3}
+    assert {row["kind"] for row in rows} == {"near"}
+    assert not {row["id"] for row in rows} & {row["kept_id"] for row in rows}
+
+
+def test_deduplicate_refuses_what_needs_another_look() -> None:
+    with pytest.raises(RequestError, match="lines needs another look"):
+        Deduplicate({"lines": {}})
+    with pytest.raises(RequestError, match="is no policy"):
+        Deduplicate({"keep": "newst"})

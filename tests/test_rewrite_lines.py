@@ -26,7 +26,7 @@ from penstock.transforms.verdicts import NOTES, Notes
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "a.jsonl": bytes,
-    "a.jsonl.gz": lambda body: gzip.compress(body[:40]) + gzip.compress(body[40:90]) + gzip.compress(body[90:]),
+    "a.jsonl.gz": lambda body: b"".join(gzip.compress(each, mtime=0) for each in (body[:40], body[40:90], body[90:])),
     "a.jsonl.zst": zstandard.ZstdCompressor().compress,
 }
 ODD = [

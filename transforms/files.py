@@ -117,13 +117,12 @@ def open_input(url: str, size: int | None = None) -> BinaryIO:
     return file
 
 
-def copy_range(url: str, size: int, start: int, end: int, out: BinaryIO) -> None:
-    """Copy the bytes [start, end) of a file that has `size` bytes."""
-    with open_input(url, size) as file:
-        file.seek(start)
-        while start < end and (body := file.read(min(1 << 20, end - start))):
-            out.write(body)
-            start += len(body)
+def copy_range(file: BinaryIO, start: int, end: int, out: BinaryIO) -> None:
+    """Copy the bytes [start, end) of an open file."""
+    file.seek(start)
+    while start < end and (body := file.read(min(1 << 20, end - start))):
+        out.write(body)
+        start += len(body)
 
 
 def _local_path(url: str) -> str | None:

@@ -45,5 +45,7 @@ def replace_value(line: bytes, name: str, value: Any) -> bytes:
 def append_members(line: bytes, said: bytes) -> bytes:
     """Put members, `"name": value, …`, in front of the brace that closes the object of a line."""
     end = line.rindex(b"}")
-    empty = line[:end].rstrip(b" \t\n\r").endswith(b"{")
-    return b"%b%b%b%b" % (line[:end], b"" if empty else b", ", said, line[end:])
+    last = end - 1
+    while line[last] in b" \t\n\r":
+        last -= 1
+    return b"".join((line[:end], b"" if line[last] == 0x7B else b", ", said, line[end:]))

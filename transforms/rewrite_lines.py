@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -68,15 +68,17 @@ def _rewrite_chunk(
     as_it_is = np.ones(len(starts), bool)
     as_it_is[records] = here.as_it_is
     other = np.flatnonzero(~as_it_is)
-    bodies = [chunk.body[start:end] for start, end in zip(starts[other].tolist(), ends[other].tolist(), strict=True)]
-    lines = _Lines(piece, fields, here, np.searchsorted(records, other).tolist(), places, bodies)
+    lines = _Lines(piece, fields, here, chunk.body, places)
     copied, at = [], 0
-    for start, end, body in zip(starts[other].tolist(), ends[other].tolist(), lines.changed(), strict=True):
-        copied += [chunk.body[at:start], body]
+    for row, start, end in zip(
+        np.searchsorted(records, other).tolist(), starts[other].tolist(), ends[other].tolist(), strict=True
+    ):
+        copied.append(chunk.body[at:start])
+        copied.append(lines.changed(row, start, end))
         at = end
     out.write(b"".join([*copied, chunk.body[at:]]))
     refused, aside = lines.refused()
-    return Met(places, int(here.as_it_is.sum()) + lines.written, refused, aside, lines.edits)
+    return Met(places, int(here.as_it_is.sum()) + lines.written, refused, aside, lines.edits())
 
 
 def line_table(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -93,42 +95,46 @@ def line_table(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArr
 
 
 class _Lines:
-    """The lines of a chunk that are not copied as they are: their rows, and their bytes with the line end."""
+    """The lines of a chunk that are not copied as they are."""
 
-    def __init__(
-        self, piece: Piece, fields: Fields, here: Here, rows: list[int], places: NDArray[np.int64], bodies: list[bytes]
-    ) -> None:
-        self._piece, self._fields, self._here = piece, fields, here
-        self._rows, self._places, self._bodies = rows, places, bodies
+    def __init__(self, piece: Piece, fields: Fields, here: Here, body: bytes, places: NDArray[np.int64]) -> None:
+        self._piece, self._fields, self._here, self._body, self._places = piece, fields, here, body, places
+        self._documents, self._stays, self._cut = here.documents.tolist(), here.stays.tolist(), here.cut.tolist()
         self._refused, self._raw, self._aside = Rows(piece), list[bytes](), list[bool]()
         self._notes = None if here.notes is None else _members_of(here.notes)
-        self._names = () if here.notes is None else tuple(here.notes.schema.names)
-        self.edits: pa.RecordBatch | None = None
+        names = () if here.notes is None else here.notes.schema.names
+        self._clashing = [name for name in names if b'"%b"' % name.encode() in body]  # perhaps: texts may hold it too
+        self._edited: pa.RecordBatch | None = None
         self.written = 0
 
-    def changed(self) -> Iterator[bytes]:
-        """Give what is written in place of each line; nothing where it goes."""
-        texts = self._cut()
-        for row, line in zip(self._rows, self._bodies, strict=True):
-            if not self._here.documents[row]:
-                yield self._refuse(row, line)
-            elif self._here.stays[row]:
-                self.written += 1
-                if self._here.cut[row]:
-                    line = replace_value(line, self._fields.text, next(texts))
-                yield self._marked(row, line)
-            else:
-                yield b""
+    def changed(self, row: int, start: int, end: int) -> bytes:
+        """Give what is written in place of a line; nothing where it goes."""
+        if not self._documents[row]:
+            return self._refuse(row, self._body[start:end])
+        if not self._stays[row]:
+            return b""
+        line = self._body[start:end]
+        self.written += 1
+        if self._cut[row]:
+            line = replace_value(line, self._fields.text, self._cut_text(row))
+        return self._marked(row, line)
 
-    def _cut(self) -> Iterator[str]:
-        """Cut the texts that are cut, in order."""
-        rows = [(row, line) for row, line in zip(self._rows, self._bodies, strict=True) if self._here.cut[row]]
-        if not rows:
-            return iter(())
-        texts = pa.array([parse_line(line)[self._fields.text] for _, line in rows], pa.large_string())
-        edited = self._here.edited(texts)
-        self.edits = edits_at(self._piece, [int(self._places[row]) for row, _ in rows], edited)
-        return iter(edited.column("text").to_pylist())
+    def _cut_text(self, row: int) -> str:
+        """Give a text that is cut; all of the chunk are cut at once."""
+        rows = np.flatnonzero(self._here.cut)
+        if self._edited is None:
+            starts, ends, records = line_table(self._body)
+            cut = records[rows]
+            lines = [self._body[a:b] for a, b in zip(starts[cut].tolist(), ends[cut].tolist(), strict=True)]
+            texts = [parse_line(line)[self._fields.text] for line in lines]
+            self._edited = self._here.edited(pa.array(texts, pa.large_string()))
+        return str(self._edited.column("text")[int(np.searchsorted(rows, row))])
+
+    def edits(self) -> pa.RecordBatch | None:
+        """Give what undoes the cuts."""
+        if self._edited is None:
+            return None
+        return edits_at(self._piece, self._places[self._here.cut].tolist(), self._edited)
 
     def _refuse(self, row: int, line: bytes) -> bytes:
         """Set a line aside; where lines are marked, one that can be marked stays too."""
@@ -144,9 +150,9 @@ class _Lines:
         """Splice the marks into a line. Raises InputError where it has a field of such a name."""
         if self._notes is None:
             return line
-        if any(b'"%b"' % name.encode() in line for name in self._names):
+        if self._clashing and any(b'"%b"' % name.encode() in line for name in self._clashing):
             record = parse_line(line)
-            for name in self._names:
+            for name in self._clashing:
                 if name in record:
                     raise taken(self._piece.path, f"the record at {self._places[row]}", name)
         return append_members(line, self._notes[row])
@@ -167,16 +173,22 @@ def _is_object(line: bytes) -> bool:
 
 
 def _members_of(notes: pa.RecordBatch) -> list[bytes]:
-    """Write each row of notes as members of a JSON object."""
-    names = [json.dumps(name, ensure_ascii=False).encode() for name in notes.schema.names]
-    said = []
-    for column in notes.columns:
-        values = column.to_pylist()
-        memo = {value: json.dumps(value, ensure_ascii=False).encode() for value in set(values)}
-        said.append([memo[value] for value in values])
-    return [
-        b", ".join([b"%b: %b" % pair for pair in zip(names, values, strict=True)]) for values in zip(*said, strict=True)
+    """Write each row of notes as members of a JSON object; equal rows, most have no copy, are written once."""
+    names = [json.dumps(name, ensure_ascii=False) for name in notes.schema.names]
+    columns = [
+        [None if value is None else float(str(np.float32(value))) for value in column.to_pylist()]
+        if pa.types.is_float32(column.type)  # as the shortest number that means it
+        else column.to_pylist()
+        for column in notes.columns
     ]
+    memo: dict[tuple[Any, ...], bytes] = {}
+    said = []
+    for row in zip(*columns, strict=True):
+        if row not in memo:
+            values = [json.dumps(value, ensure_ascii=False) for value in row]
+            memo[row] = ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True)).encode()
+        said.append(memo[row])
+    return said
 
 
 def head_names(piece: Piece) -> set[str]:

@@ -28,9 +28,9 @@ ZLIB_LEVEL = 6
 
 def rewrite_warc(piece: Piece, verdicts: Verdicts, out: BinaryIO, largest: int = LARGEST_RECORD) -> Iterator[Met]:
     """Write the records of a piece that stay into `out`; tell what was met, in order."""
-    with open_input(piece.url, piece.size) as file:
+    with open_input(piece.url, piece.size) as file, open_input(piece.url, piece.size) as again:
         codec = codec_of(file, piece.start)
-        writer = _Writer(piece, codec, out)
+        writer = _Writer(piece, codec, again, out)
         tally, row, last = _Tally(piece, largest), 0, -1
         for frame in within(piece, codec, frames(decompress(file, codec, piece.start), largest)):
             document = frame.error is not None or kind_of(frame) is not None
@@ -96,8 +96,8 @@ class _Stretch:
 class _Writer:
     """Copies stretches whose records all stay, those that follow one another at once."""
 
-    def __init__(self, piece: Piece, codec: Codec, out: BinaryIO) -> None:
-        self._piece, self._codec, self._out = piece, codec, out
+    def __init__(self, piece: Piece, codec: Codec, file: BinaryIO, out: BinaryIO) -> None:
+        self._piece, self._codec, self._file, self._out = piece, codec, file, out
         self._copied = [piece.start, piece.start]  # bytes that are to be copied
         self._at = _Stretch(piece.start)
 
@@ -135,7 +135,7 @@ class _Writer:
 
     def _flush(self) -> None:
         start, end = self._copied
-        copy_range(self._piece.url, self._piece.size, start, end, self._out)
+        copy_range(self._file, start, end, self._out)
         self._copied[0] = end
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import zstandard
 
 from .. import InputError, RequestError
-from .files import copy_range
+from .files import copy_range, open_input
 from .inflate import Codec
 from .lines import codec_of
 from .rewrite_lines import head_names, rewrite_jsonl, taken
@@ -72,7 +72,7 @@ def rewrite(
     if piece.end < 0 and verdicts.notes is None and (codec != "none" or piece.format in ("parquet", "warc", "wet")):
         untouched = _untouched(piece, fields, verdicts, largest)
         if untouched is not None:
-            copy_range(piece.url, piece.size, 0, piece.size, out)
+            copy_whole(piece, out)
             yield from untouched
             return
     sink = _packed(out, codec)
@@ -111,21 +111,28 @@ def rewrite_text(piece: Piece, verdicts: Verdicts, out: BinaryIO, largest: int =
     """Copy a file that stays; write it anew where its text is cut."""
     here, place = verdicts.on(0, 1), np.zeros(1, np.int64)
     if here.as_it_is[0]:
-        copy_range(piece.url, piece.size, 0, piece.size, out)
+        copy_whole(piece, out)
         yield Met(place, 1)
         return
     if here.documents[0] and not here.stays[0]:
         yield Met(place, 0)
         return
-    outcome, head = next(read_text(piece, largest)), io.BytesIO()
-    copy_range(piece.url, piece.size, 0, min(RAW_BYTES, piece.size), head)
+    outcome = next(read_text(piece, largest))
+    with open_input(piece.url, piece.size) as file:
+        head = file.read(RAW_BYTES)
     if not here.documents[0]:
-        raw = pa.array([head.getvalue()], pa.binary())
+        raw = pa.array([head], pa.binary())
         yield Met(place, 0, Outcome(outcome.batch, outcome.reasons, outcome.errors, raw), np.ones(1, bool))
         return
     edited, mark = here.edited(outcome.batch.column("text")), b"\xef\xbb\xbf"
-    out.write((mark if head.getvalue().startswith(mark) else b"") + edited.column("text")[0].as_py().encode())
+    out.write((mark if head.startswith(mark) else b"") + edited.column("text")[0].as_py().encode())
     yield Met(place, 1, edits=edits_at(piece, [0], edited))
+
+
+def copy_whole(piece: Piece, out: BinaryIO) -> None:
+    """Copy a file as it lies."""
+    with open_input(piece.url, piece.size) as file:
+        copy_range(file, 0, piece.size, out)
 
 
 class _Nowhere(io.RawIOBase):

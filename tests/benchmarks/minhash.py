@@ -1,24 +1,30 @@
 """MinHash 14 x 8 beside datasketch: text to signature, and signatures to clusters, in turns.
 
     python tests/benchmarks/minhash.py DOCS.jsonl.zst… [--megabytes 50] [--sample 2] [--rows 1000000]
+        [--datatrove PYTHON] [--peers PYTHON]
 
 Signatures: penstock from the text, FineWeb's normalisation in it; datasketch (`affine32`, the same permutations, XXH32
 of a shingle) from `text.lower().split()`, which is less work, and from shingles that lie ready. Clusters: digests of
 the bands, links, forest and components here; `MinHashLSH` of 14 x 8, each row inserted, then asked for, and a
 union-find there; on made signatures, of which a tenth repeat another row in some bands. `same_clusters`: on the rows
-that both had. Prints one JSON line: MB of UTF-8 text and rows per CPU-second, in one process, the best of the rounds;
-memory with the data loaded and its rise while measuring.
+that both had. Families: each with its default hash of an n-gram, FineWeb's SHA-1, and characters; datatrove, gaoya and
+rensa sign the sample as `minhash_peers_side.py` says, where a Python that has them is named. `same_as_datatrove`: texts
+of the sample whose mersenne64 signature is datatrove's, and all that are long enough. Prints one JSON line: MB of UTF-8
+text and rows per CPU-second, in one process, the best of the rounds; memory with the data loaded and its rise while
+measuring.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,14 @@ from corpus import get, put, sample_of, texts_of
 from process_tree import load_average, peak_mb, run_tree
 
 BANDS, ROWS, NGRAM, BATCH = 14, 8, 5, 1000
+PEERS_SIDE = str(Path(__file__).with_name("minhash_peers_side.py"))
+METHODS: dict[str, dict[str, Any]] = {
+    "affine32": {},
+    "mersenne64": {"family": "mersenne64"},
+    "mersenne64_sha1": {"family": "mersenne64", "shingle_hash": "sha1"},
+    "mersenne32": {"family": "mersenne32"},
+    "affine32_characters": {"unit": "characters", "ngram": 24},
+}
 
 
 def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -50,6 +64,37 @@ def sign(texts: list[str]) -> float:
     array, method = pa.array(texts, pa.large_string()), MinHash(bands=BANDS, rows=ROWS, ngram=NGRAM)
     start = time.process_time()
     method.signatures(array)
+    return time.process_time() - start
+
+
+def families_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Sign the sample by each method, twice, the better counts; digest what mersenne64 gives, as the peers' side does.
+
+    The sets of the same n-grams are measured too.
+    """
+    import pyarrow as pa
+
+    from penstock.transforms.minhash import MinHash
+
+    texts = pa.array(get(work / "sample"), pa.large_string())
+    methods = {name: MinHash(bands=BANDS, rows=ROWS, **fields) for name, fields in METHODS.items()}
+    jobs: dict[str, Callable[[], Any]] = {
+        **{name: partial(method.signatures, texts) for name, method in methods.items()},
+        "shingle_sets": partial(MinHash().shingle_sets, texts),
+    }
+    spent = {name: min(cpu_of(job) for _ in range(3)) for name, job in jobs.items()}
+    values, enough = methods["mersenne64"].signatures(texts)
+    digests = [
+        hashlib.sha256(row.astype("<u8").tobytes()).hexdigest() if has else None
+        for row, has in zip(values, enough, strict=True)
+    ]
+    return {"signing": spent, "digests": digests}
+
+
+def cpu_of(job: Callable[[], Any]) -> float:
+    """Give the CPU seconds of a call."""
+    start = time.process_time()
+    job()
     return time.process_time() - start
 
 
@@ -144,7 +189,7 @@ def asked(hashes: list[Any]) -> list[int]:
 
 
 SIDES: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
-    "prepare": prepare_side, "penstock": penstock_side, "datasketch": datasketch_side,
+    "prepare": prepare_side, "penstock": penstock_side, "datasketch": datasketch_side, "families": families_side,
 }  # fmt: skip
 
 
@@ -171,6 +216,25 @@ def verdict(rounds: list[dict[str, dict[str, Any]]], sizes: dict[str, Any], rows
     }  # fmt: skip
 
 
+def families(rounds: list[dict[str, dict[str, Any]]], megabytes: float, peers: list[str]) -> dict[str, Any]:
+    """Give the families' and the peers' rates, and how much of the peers' each family reaches."""
+    own = {
+        name: megabytes / min(one["families"]["signing"][name] for one in rounds) for name in (*METHODS, "shingle_sets")
+    }
+    other = {name: megabytes / min(one[name]["signing"] for one in rounds) for name in peers}
+    found: dict[str, Any] = {
+        "mb_per_cpu_s": {name: round(rate, 2) for name, rate in (own | other).items()},
+        "ratio": {f"{name}_to_{peer}": round(own[name] / rate, 1) for peer, rate in other.items() for name in METHODS},
+    }
+    if "datatrove" in peers:
+        pairs = list(zip(rounds[0]["families"]["digests"], rounds[0]["datatrove"]["digests"], strict=True))
+        found["same_as_datatrove"] = [
+            sum(a == b and a is not None for a, b in pairs),
+            sum(b is not None for _, b in pairs),
+        ]
+    return found
+
+
 def main() -> int:
     """Measure in turns; print one JSON line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -181,6 +245,8 @@ def main() -> int:
     parser.add_argument("--peer-rows", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300, help="seconds that one side may take")
+    parser.add_argument("--datatrove", help="a Python that has datatrove")
+    parser.add_argument("--peers", help="a Python that has gaoya and rensa")
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -195,9 +261,19 @@ def main() -> int:
         def side(name: str) -> dict[str, Any]:
             return run_tree([sys.executable, __file__, "--side", name, *amounts, *files], arguments.limit)[0]
 
+        def peer(name: str) -> dict[str, Any]:
+            return run_tree([pythons[name], PEERS_SIDE, name, str(Path(work) / "sample")], arguments.limit)[0]
+
+        named = {"datatrove": arguments.datatrove, "gaoya": arguments.peers, "rensa": arguments.peers}
+        pythons = {name: python for name, python in named.items() if python}
         sizes = side("prepare")
-        rounds = [{name: side(name) for name in ("penstock", "datasketch")} for _ in range(arguments.rounds)]
+        sides = ("penstock", "datasketch", "families")
+        rounds = [
+            {**{name: side(name) for name in sides}, **{name: peer(name) for name in pythons}}
+            for _ in range(arguments.rounds)
+        ]
     figures = verdict(rounds, sizes, arguments.rows, arguments.peer_rows)
+    figures["families"] = families(rounds, sizes["sample_megabytes"], list(pythons))
     print(json.dumps({"benchmark": "minhash", **sizes, **figures, "load_average": load_average()}))
     return 0
 

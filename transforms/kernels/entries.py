@@ -18,66 +18,101 @@ Entries = NDArray[np.uint64]  # (n, 3): the digest's words, the first of them th
 def sort_entries(entries: Entries) -> Entries:
     """Sort by digest, then by address: (n, 3) → (n, 3)."""
     rows = len(entries)
-    dealt, result = np.empty((rows, 3), np.uint64), np.empty((rows, 3), np.uint64)
+    lowest, highest = ~np.uint64(0), np.uint64(0)
+    for row in range(rows):
+        lowest, highest = min(lowest, entries[row, 0]), max(highest, entries[row, 0])
     buckets = 1
     while 2048 * buckets < rows and buckets < 1 << 16:
         buckets *= 2
+    shift = np.uint64(0)
+    while shift < np.uint64(63) and (highest - lowest) >> shift >= np.uint64(buckets):
+        shift += np.uint64(1)
+    dealt, result = np.empty((rows, 3), np.uint64), np.empty((rows, 3), np.uint64)
     ends, within = np.empty(buckets, np.int64), np.empty(1024, np.int64)
-    _deal(entries, dealt, 0, rows, ends)
+    _deal(entries, dealt, 0, rows, lowest, shift, ends)
     start = 0
     for bucket in range(buckets):
         end = ends[bucket]
-        some = 1
-        while 4 * some < end - start and some < 1024:
+        some, finer = 1, shift
+        while 4 * some < end - start and some < 1024 and finer > np.uint64(0):
             some *= 2
-        _deal(dealt, result, start, end, within[:some])
-        first = start
+            finer -= np.uint64(1)
+        _deal(dealt, result, start, end, lowest + (np.uint64(bucket) << shift), finer, within[:some])
+        first, most = start, 0
         for few in range(some):
-            _shell_sort(result, first, within[few])
+            most = max(most, within[few] - first)
             first = within[few]
+        first = start
+        if most <= 32:  # one pass over all, for none is far from its place
+            _shell_sort(result, start, end, 1)
+        else:
+            for few in range(some):
+                _shell_sort(result, first, within[few], within[few] - first)
+                first = within[few]
         start = end
     return result
 
 
 @kernel
-def first_entries(entries: Entries) -> Entries:
-    """Keep the first of each digest of sorted entries: its smallest address."""
+def fold_entries(entries: Entries, foreign: np.uint64) -> tuple[Entries, NDArray[np.uint64]]:
+    """Part sorted entries, which are scratch: the first of each digest, and edges (m, 2) from it to the others.
+
+    n addresses of a digest give n - 1 edges; digests whose addresses are all `foreign` or above give none.
+    """
+    rows = len(entries)
+    found = np.empty((max(16, rows // 8), 2), np.uint64)
+    edges = firsts = 0
+    last = np.uint64(0)  # address of the row before
+    for row in range(rows):
+        high, low, address = entries[row, 0], entries[row, 1], entries[row, 2]
+        if firsts == 0 or high != entries[firsts - 1, 0] or low != entries[firsts - 1, 1]:
+            entries[firsts, 0], entries[firsts, 1], entries[firsts, 2] = high, low, address
+            firsts += 1
+        elif address != last and entries[firsts - 1, 2] < foreign:
+            if edges == len(found):
+                longer = np.empty((2 * edges, 2), np.uint64)
+                longer[:edges] = found
+                found = longer
+            found[edges, 0], found[edges, 1] = entries[firsts - 1, 2], address
+            edges += 1
+        last = address
+    return entries[:firsts], found[:edges].copy()
+
+
+@kernel
+def repeated_entries(entries: Entries) -> Entries:
+    """Leave out most entries that no other has the digest of, by a sketch of two bits for each: (n, 3) → (k, 3)."""
+    rows = len(entries)
+    size = 64
+    while size < 8 * rows:
+        size *= 2
+    once, twice = np.zeros(size >> 3, np.uint8), np.zeros(size >> 3, np.uint8)
+    mask = np.uint64(size - 1)
+    for row in range(rows):
+        place = (entries[row, 1] ^ (entries[row, 0] >> np.uint64(32))) & mask
+        byte, bit = np.int64(place >> np.uint64(3)), np.uint8(1 << np.int64(place & np.uint64(7)))
+        twice[byte] |= once[byte] & bit
+        once[byte] |= bit
     kept = 0
-    found = np.empty((len(entries), 3), np.uint64)
-    for row in range(len(entries)):
-        if row == 0 or entries[row, 0] != entries[row - 1, 0] or entries[row, 1] != entries[row - 1, 1]:
+    found = np.empty((max(16, rows // 2), 3), np.uint64)
+    for row in range(rows):
+        place = (entries[row, 1] ^ (entries[row, 0] >> np.uint64(32))) & mask
+        if twice[np.int64(place >> np.uint64(3))] & np.uint8(1 << np.int64(place & np.uint64(7))):
+            if kept == len(found):
+                longer = np.empty((rows, 3), np.uint64)
+                longer[:kept] = found
+                found = longer
             found[kept, 0], found[kept, 1], found[kept, 2] = entries[row, 0], entries[row, 1], entries[row, 2]
             kept += 1
     return found[:kept].copy()
 
 
-@kernel
-def star_edges(entries: Entries, foreign: np.uint64) -> NDArray[np.uint64]:
-    """Link each digest's smallest address with its others, of sorted entries: edges (m, 2), n - 1 for n addresses.
-
-    Digests whose addresses are all `foreign` or above give none.
-    """
-    rows = len(entries)
-    found = np.empty((rows, 2), np.uint64)
-    edges, first = 0, 0
-    for row in range(1, rows):
-        if entries[row, 0] != entries[first, 0] or entries[row, 1] != entries[first, 1]:
-            first = row
-        elif entries[row, 2] != entries[row - 1, 2] and entries[first, 2] < foreign:
-            found[edges, 0], found[edges, 1] = entries[first, 2], entries[row, 2]
-            edges += 1
-    return found[:edges].copy()
-
-
 @inner
-def _deal(source: Entries, target: Entries, start: int, end: int, ends: NDArray[np.int64]) -> None:
-    """Move rows [start, end) into as many buckets as `ends` has, equal ranges of the first word, and say their ends."""
-    lowest, highest, last = ~np.uint64(0), np.uint64(0), len(ends) - 1
-    for row in range(start, end):
-        lowest, highest = min(lowest, source[row, 0]), max(highest, source[row, 0])
-    shift = np.uint64(0)
-    while shift < np.uint64(63) and (highest - lowest) >> shift >= np.uint64(len(ends)):
-        shift += np.uint64(1)
+def _deal(
+    source: Entries, target: Entries, start: int, end: int, lowest: np.uint64, shift: np.uint64, ends: NDArray[np.int64]
+) -> None:
+    """Move rows [start, end) into as many buckets as `ends` has, by how far above `lowest` they are; say their ends."""
+    last = len(ends) - 1
     ends[:] = 0
     for row in range(start, end):
         ends[_bucket(source[row, 0] - lowest, shift, last)] += 1
@@ -98,9 +133,10 @@ def _bucket(above: np.uint64, shift: np.uint64, last: int) -> int:
 
 
 @inner
-def _shell_sort(entries: Entries, start: int, end: int) -> None:
+def _shell_sort(entries: Entries, start: int, end: int, reach: int) -> None:
+    """Sort rows [start, end), none of which is further than `reach` from its place."""
     gap = 1
-    while gap < (end - start) // 3:
+    while gap < reach // 3:
         gap = 3 * gap + 1
     while gap > 0:
         for row in range(start + gap, end):
