@@ -11,7 +11,7 @@ from .duplicates import Dedup
 from .match import match, match_stage, sign_key, url_stage
 from .progress import Progress
 from .reconcile import NOTHING, Removed
-from .repeats import Repeats, cut_key, cut_list, cut_repeats, first_stage, repeats_stage
+from .repeats import Repeats, cut_key, cut_list, cut_repeats, repeats_stage, signed_stage
 from .runners import Job
 from .stage import Receipt, Stage
 from .summary import cost
@@ -84,7 +84,7 @@ def _repeats(work: Work, settings: Repeats, parts: Sequence[Part], found: Found)
         receipt = cut_repeats(stage, settings, parts, found.view, work.launch, work.local)
     stage.require([receipt["clusters"], receipt["cuts"]])
     crash_point("stage-done")
-    first = found.first or first_stage(stage, settings)
+    first = found.first or signed_stage(stage, settings)
     found = found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))
     cut = (*found.view.cut, cut_list(stage, settings, receipt))
     return replace(found, view=replace(found.view, cut=cut), first=first)

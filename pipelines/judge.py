@@ -11,7 +11,7 @@ from .annotations import Marks
 from .exchange import sign_key
 from .plan import IngestTask
 from .stage import Stage
-from .views import KEPT, View, cuts_of, removals
+from .views import Fates, View, cuts_of, removals
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,13 @@ class Judge:
         """Give the verdicts, and how many records each of the task's files had."""
         (receipt,) = self.stage.receipts([sign_key(task)])
         counts = [int(count) for count in receipt["pieces"]]
-        fates = np.frombuffer(self.stage.store.read(receipt["fates"]), np.uint8)[: sum(counts)]
         gone = [removals(listed, task.number).astype(np.int64) for listed in self.view.removed]
         cuts = []
         for listed in self.view.cut:
             found = cuts_of(listed, task.number).astype(np.int64)
             cuts.append(TextCuts(listed.kind, found[:, 0], found[:, 1:]))
         verdicts = Verdicts(
-            np.flatnonzero(fates == KEPT),
+            Fates.documents(self.stage.store, receipt),
             np.unique(np.concatenate([np.zeros(0, np.int64), *gone])),
             tuple(cuts),
             None if self.marks is None else Notes(*self.marks.read(task.number)),

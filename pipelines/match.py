@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..sharding.store import Store
-from ..transforms.kernels.graph import spanning_forest
+from ..transforms.kernels.graph import by_other, spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
@@ -196,7 +196,7 @@ def match(
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
-    Where more than `contract_nodes` documents may be in clusters, star rounds find the components; the result is the same.
+    Where more than `contract_nodes` documents may be in clusters, star rounds find the components, which are the same.
     """
     done = stage.receipt("clusters")
     if done is not None and set(map(sign_key, parts)) <= stage.committed():

@@ -26,7 +26,6 @@ from .runners import Job
 from .stage import Meter, Receipt, Stage
 from .views import Fates, Part, View, get_array, put_array
 
-RUNS, WINDOWS = "substrings-runs", "substrings-windows"  # folders of the two exchanges
 COLUMNS = ("id", "source_id", "text")
 Launch = Callable[[Job], None]
 #: Rows of the part, the batch, and its cuts: rows of the batch (n,), spans (n, 2) from each text's beginning.
@@ -86,7 +85,7 @@ class SpanMethod:
 
     def find(self, stage: Stage, parts: Sequence[Part], launch: Launch, local: bool) -> tuple[Again, ...]:
         """Run one exchange of runs and one of windows."""
-        runs, windows = (replace(stage, name=name) for name in (RUNS, WINDOWS))
+        runs, windows = runs_stage(stage), replace(stage, name=f"{stage.name}-windows")
         _, linked = exchange(runs, parts, partial(self._sign_runs, runs), Link(runs, len(parts)), launch, local)
         sign = partial(self._sign_windows, windows, runs, listed(runs, linked, "shared"))
         _, others = exchange(windows, parts, sign, Link(windows, len(parts)), launch, local)
@@ -136,6 +135,11 @@ class SpanMethod:
             first, end = np.searchsorted(places, edges).tolist()
             yield rows, batch, units, np.uint64(base), places[first:end] - edges[0]
             base += len(units)
+
+
+def runs_stage(stage: Stage) -> Stage:
+    """Give the stage of the exchange of runs; each exchange names its receipts alike, so each has a folder."""
+    return replace(stage, name=f"{stage.name}-runs")
 
 
 def _places(runs: Stage, part: Part, numbers: Numbers) -> Numbers:

@@ -25,7 +25,7 @@ from ..transforms.repeated_lines import Lines, too_little
 from ..transforms.repeated_spans import Substrings
 from .clusters import CLUSTERS, put_removals
 from .repeat_lists import Again
-from .repeat_methods import RUNS, Launch, LineMethod, Method, SpanMethod
+from .repeat_methods import Launch, LineMethod, Method, SpanMethod, runs_stage
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .tables import parquet
@@ -68,9 +68,9 @@ def cut_list(stage: Stage, settings: Repeats, receipt: Receipt) -> CutList:
     return CutList(stage.store, settings.kind, receipt["cuts"], receipt["cut_bounds"])
 
 
-def first_stage(stage: Stage, settings: Repeats) -> Stage:
-    """Give the stage whose signatures met every record of the parts."""
-    return stage if isinstance(settings, Lines) else replace(stage, name=RUNS)
+def signed_stage(stage: Stage, settings: Repeats) -> Stage:
+    """Give the stage in which the parts' signatures stand, `fates` in them."""
+    return stage if isinstance(settings, Lines) else runs_stage(stage)
 
 
 def cut_key(part: Part) -> str:

@@ -50,6 +50,11 @@ class Fates:
         """Add the next records of the piece."""
         self._pieces[-1].append(fates)
 
+    @staticmethod
+    def documents(store: Store, receipt: Receipt) -> NDArray[np.int64]:
+        """Read which rows of a part are documents."""
+        return np.flatnonzero(np.frombuffer(store.read(receipt["fates"]), np.uint8)[: sum(receipt["pieces"])] == KEPT)
+
     def put(self, store: Store) -> Receipt:
         """Commit them, a byte a record; give what a receipt says of them: `fates`, and the records of each piece."""
         if not self._pieces:
@@ -196,7 +201,7 @@ class RemovalList:
 class CutList:
     """Stretches of texts that go, sorted by part, row and place: an object of (row, first byte, end), and the bounds.
 
-    Places are bytes from the beginning of the text as the kinds before left it.
+    Places are bytes of the text as the kinds before left it.
     """
 
     store: Store
@@ -239,9 +244,8 @@ class View:
                 cuts = cuts[(cuts[:, 0] >= rows[0]) & (cuts[:, 0] <= rows[-1])]
             at = np.searchsorted(rows, cuts[:, 0])
             mine = (at < len(rows)) & (rows[np.minimum(at, len(rows) - 1)] == cuts[:, 0])
-            at = at[mine]
-            spans = cuts[mine, 1:] + utf8(batch)[0][at][:, None]  # from the text's first byte to the batch's
-            batch = edit(batch, listed.kind, Cuts(at, spans), record=record)
+            starts = utf8(batch)[0][at[mine]]  # a batch's texts need not begin with its bytes
+            batch = edit(batch, listed.kind, Cuts(at[mine], cuts[mine, 1:] + starts[:, None]), record=record)
         return batch
 
 
