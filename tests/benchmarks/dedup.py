@@ -157,7 +157,9 @@ class Bench:
     """Where the rounds run."""
 
     def __init__(self, work: Path, arguments: argparse.Namespace) -> None:
-        self.work, self.arguments, self.families = work, arguments, has_option("--family")
+        self.work, self.arguments = work, arguments
+        same_hash = partial(self.penstock, "small", "mersenne64", "--family", "mersenne64")
+        self.same_hash = same_hash if "datatrove" in arguments.sides and has_option("--family") else None
         self.named = {"BENCH_WORKERS": str(len(os.sched_getaffinity(0)))}
         folders = {name: getattr(arguments, f"{name}_env") for name in PACKAGES}
         used = {SIDES[side][0] for side in arguments.sides}
@@ -190,9 +192,8 @@ class Bench:
     def round(self, number: int) -> dict[str, dict[str, Any]]:
         """Run all sides once, who is first in turn."""
         calls = [(f"penstock-{sample}", partial(self.penstock, sample)) for sample in ("all", "middle", "small")]
-        if self.families and "datatrove" in self.arguments.sides:
-            same = partial(self.penstock, "small", "mersenne64", "--family", "mersenne64")
-            calls.append(("mersenne64-small", same))
+        if self.same_hash:
+            calls.append(("mersenne64-small", self.same_hash))
         calls += [(side, partial(self.peer, side)) for side in self.arguments.sides]
         return {name: call() for name, call in (calls if number % 2 == 0 else calls[::-1])}
 
@@ -253,6 +254,8 @@ def main() -> int:
         bench = Bench(Path(folder), arguments)
         sizes = bench.own("prepare", *map(os.path.abspath, arguments.documents))
         bench.penstock("small")  # compiles
+        if bench.same_hash:
+            bench.same_hash()
         rounds = [bench.round(number) for number in range(arguments.rounds)]
         found = bench.own("compare")
     print(json.dumps({
