@@ -18,10 +18,10 @@ from ..transforms.kernels.graph import components
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import ID, id_words
-from .clusters import binary_ids
+from .clusters import Members, binary_ids
 from .duplicates import Dedup
 from .exchange import HASHES, fold, pack
-from .keep import keep_keys, keep_order
+from .keep import keep_keys
 
 #: What settling clusters gives: a row for every document that goes.
 REMOVED = pa.schema([("id", ID), ("kept_id", ID), ("cluster", ID), ("cluster_size", pa.int64()), ("kind", pa.string())])
@@ -105,22 +105,19 @@ def settle(values: Iterable[bytes], keep: Sequence[str]) -> pa.RecordBatch:
         np.stack([rows["id0"], rows["id1"]], axis=1), axis=0, return_index=True, return_inverse=True
     )
     nodes, labels = components(ends.reshape(-1, 2).astype(np.uint64))
-    held = rows[first[nodes.astype(np.int64)]]
-    named = np.ascontiguousarray(ids[nodes.astype(np.int64)]).reshape(-1, 2)
+    at = nodes.astype(np.int64)
+    held, named = rows[first[at]], np.ascontiguousarray(ids[at]).reshape(-1, 2)
     contents = np.stack([held["content0"], held["content1"]], axis=1)
     keys = np.stack([held[f"key{place}"] for place in range(len(keep))], axis=1)
-    order = keep_order(keep, labels, keys, None, contents, named)
-    smallest = keep_order(("smallest_id",), labels, keys, None, contents, named)
-    starts = np.flatnonzero(np.diff(labels[order], prepend=~labels[order][:1]))
-    sizes = np.diff(np.r_[starts, len(order)])
-    stays = np.repeat(starts, sizes)
-    gone = np.flatnonzero(np.arange(len(order)) != stays)
-    kept, removed = order[stays[gone]], order[gone]
-    same = np.all(contents[kept] == contents[removed], axis=1)
+    members = Members(nodes, np.searchsorted(nodes, labels), named, contents, contents, keys, None)
+    kept = members.chosen(keep)[members.roots]
+    gone = np.flatnonzero(kept != np.arange(len(kept)))
+    roots, stays = members.roots[gone], kept[gone]
+    same = np.all(contents[stays] == contents[gone], axis=1)
     return pa.RecordBatch.from_arrays(
         [
-            *(binary_ids(named[at]) for at in (removed, kept, smallest[stays[gone]])),
-            pa.array(np.repeat(sizes, sizes)[gone]),
+            *(binary_ids(named[which]) for which in (gone, stays, members.smallest()[roots])),
+            pa.array(members.sizes()[roots]),
             pc.if_else(pa.array(same), "exact", "near"),
         ],
         schema=REMOVED,

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..sharding.store import Store, crash_point
 from .duplicates import Dedup
+from .guard import guard_line
+from .keep import require_columns
 from .match import match, match_stage, sign_key, url_stage
 from .progress import Progress
 from .reconcile import NOTHING, Removed
@@ -26,6 +28,7 @@ class Work:
     launch: Callable[[Job], None]
     local: bool  # its runner keeps its shuffle in this machine's memory
     progress: Progress
+    similarity: bool = False  # of removed documents to those that stay, where nothing is verified, too
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Found:
 
 def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part]) -> Found:
     """Run the kinds that are asked for; what stands is taken as it stands."""
+    require_columns([*dedup.keep, *(dedup.url.keep if dedup.url else ())], parts)
     found = Found()
     if dedup.url is not None:
         found = _documents(work, dedup, parts, url_stage(work.store, dedup, parts), found, by_url=True)
@@ -94,7 +98,10 @@ def _documents(work: Work, dedup: Dedup, parts: Sequence[Part], stage: Stage, fo
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url)
+        similarity = work.similarity and not by_url
+        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, by_url=by_url, similarity=similarity)
+    if (line := guard_line(dedup.guard, receipt["guarded_count"], receipt["guarded"])) is not None:
+        work.progress.say(line)
     stage.require([receipt["clusters"]])
     crash_point("stage-done")
     return found.with_removals(stage, receipt, cost([*stage.receipts(keys), receipt]))

@@ -1,10 +1,14 @@
-"""Clusters: the forests of a match merged into one, who stays of each cluster, and the list of who goes."""
+"""Clusters: the forests of a match merged into one, who stays of each cluster, and the list of who goes.
+
+The client holds arrays only, some 100 bytes for a document that is in a cluster and has no own id, no Python object for
+any: 100 million documents with 30 million in clusters take about 4 GB. The table is written a million documents at a
+time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +17,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..sharding.store import Store
-from ..transforms.kernels.graph import components, spanning_forest
+from ..transforms.kernels.choose import choose
+from ..transforms.kernels.graph import spanning_forest
 from ..transforms.schema import ID, id_sum
-from .keep import keep_order
+from ..transforms.step import utf8_buffers
+from .keep import require_values
 from .recipe import digest
-from .stage import Receipt, Stage
+from .stage import Receipt
 from .views import Part, get_array, get_strings, part_bounds, put_array
 
 FAN_IN = 64
+CHUNK = 1 << 20  # documents in clusters a row group
 #: A row for every document that goes.
 CLUSTERS = pa.schema(
     [
@@ -52,114 +59,174 @@ def merge(names: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Where what is known of documents lies: in the objects that each part's signature left."""
+
+    store: Store
+    parts: Sequence[Part]
+    signed: Sequence[Receipt]
+
+    @property
+    def as_they_are(self) -> bool:
+        """Whether contents are compared without normalisation: one digest serves for both."""
+        return all(receipt["contents"] == receipt["texts"] for receipt in self.signed)
+
+    def places(self, nodes: NDArray[np.uint64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
+        """Give, for each part that sorted addresses name, its number, which they are, their places in its arrays."""
+        rows = nodes & np.uint64(0xFFFFFFFF)
+        bounds = part_bounds(nodes, len(self.parts)).astype(np.int64)
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            mine = slice(int(bounds[number]), int(bounds[number + 1]))
+            yield number, mine, np.searchsorted(get_array(self.store, self.signed[number]["rows"]), rows[mine])
+
+    def array(self, name: str, nodes: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
+        """Read what a signature says of documents at sorted addresses: (n, width)."""
+        found = np.empty((len(nodes), width), np.uint64)
+        for number, mine, at in self.places(nodes):
+            found[mine] = get_array(self.store, self.signed[number][name])[at]
+        return found
+
+    def own(self, nodes: NDArray[np.uint64]) -> pa.Array | None:
+        """Read the user's own ids of documents at sorted addresses, (n,) large strings; None where no one has any."""
+        if all(receipt["own"] is None for receipt in self.signed):
+            return None
+        found = []
+        for number, _, at in self.places(nodes):
+            name = self.signed[number]["own"]
+            held = pa.nulls(len(at), pa.string()) if name is None else get_strings(self.store, name).take(pa.array(at))
+            found.append(held.cast(pa.large_string()))
+        return pa.chunked_array(found, pa.large_string()).combine_chunks()
+
+
+@dataclass(frozen=True)
 class Members:
     """The documents of all clusters, sorted by address."""
 
     nodes: NDArray[np.uint64]  # (n,) addresses
-    labels: NDArray[np.uint64]  # (n,) the smallest address of each one's cluster
+    roots: NDArray[np.int64]  # (n,) the place of the smallest address of each one's cluster
     ids: NDArray[np.uint64]  # (n, 2)
-    contents: NDArray[np.uint64]  # (n, 2)
+    contents: NDArray[np.uint64]  # (n, 2) digests of the normalised texts
+    texts: NDArray[np.uint64]  # (n, 2) digests of the texts as they are
     keys: NDArray[np.uint64]  # (n, policies)
-    own: pa.Array | None  # strings (n,)
+    own: pa.Array | None  # large strings (n,)
 
     @classmethod
     def read(
-        cls, store: Store, parts: Sequence[Part], signed: Sequence[Receipt], nodes: np.ndarray, labels: np.ndarray
+        cls, sources: Sources, nodes: NDArray[np.uint64], labels: NDArray[np.uint64], keep: Sequence[str]
     ) -> Members:
-        """Look the documents up, part by part."""
-        rows = nodes & np.uint64(0xFFFFFFFF)
-        bounds = part_bounds(nodes, len(parts)).astype(np.int64)
-        found: dict[str, list[np.ndarray]] = {"ids": [], "contents": [], "keys": []}
-        own: list[pa.Array] = []
-        for number in np.flatnonzero(np.diff(bounds)).tolist():
-            receipt, mine = signed[number], rows[bounds[number] : bounds[number + 1]]
-            at = np.searchsorted(get_array(store, receipt["rows"]), mine)
-            for name, arrays in found.items():
-                arrays.append(get_array(store, receipt[name])[at])
-            names = receipt["own"]
-            own.append(
-                pa.nulls(len(at), pa.string()) if names is None else get_strings(store, names).take(pa.array(at))
-            )
-        if not own:
-            pairs = np.zeros((0, 2), np.uint64)
-            return cls(nodes, labels, pairs, pairs, np.zeros((0, 1), np.uint64), None)
-        strings = pa.chunked_array(own, pa.string()).combine_chunks()
-        ids, contents, keys = (np.concatenate(held) for held in found.values())
-        return cls(nodes, labels, ids, contents, keys, None if strings.null_count == len(strings) else strings)
+        """Look the documents up, part by part; RunError where a policy's column has no value anywhere."""
+        ids, contents = (sources.array(name, nodes, 2) for name in ("ids", "contents"))
+        texts = contents if sources.as_they_are else sources.array("texts", nodes, 2)
+        keys = sources.array("keys", nodes, len(keep))
+        require_values(keep, keys, (get_array(sources.store, receipt["keys"]) for receipt in sources.signed))
+        return cls(nodes, np.searchsorted(nodes, labels), ids, contents, texts, keys, sources.own(nodes))
 
-    def ordered(self, keep: Sequence[str]) -> NDArray[np.int64]:
-        """Order them by cluster, the one that stays first."""
-        return keep_order(keep, self.labels, self.keys, self.own, self.contents, self.ids)
+    def sizes(self) -> NDArray[np.int64]:
+        """Count the documents of each cluster, at the place of its root; 0 elsewhere."""
+        return np.bincount(self.roots, minlength=len(self.nodes))
+
+    def chosen(self, keep: Sequence[str]) -> NDArray[np.int64]:
+        """Give, at the place of each cluster's root, the place of the document that stays; elsewhere −1."""
+        decisive = keep.index("smallest_id") if "smallest_id" in keep else len(keep)
+        offsets, data = utf8_buffers(pa.array([], pa.string()) if self.own is None else self.own)
+        has = np.zeros(0, bool) if self.own is None else np.asarray(self.own.is_valid())
+        return self._choose(self.keys[:, :decisive], decisive < len(keep), offsets, data, has)
+
+    def smallest(self) -> NDArray[np.int64]:
+        """Give, at the place of each cluster's root, the place of its smallest id, which names the cluster."""
+        offsets, data = utf8_buffers(pa.array([], pa.string()))
+        return self._choose(self.keys[:, :0], True, offsets, data, np.zeros(0, bool))
+
+    def _choose(
+        self,
+        keys: NDArray[np.uint64],
+        by_id: bool,
+        offsets: NDArray[np.int64],
+        data: NDArray[np.uint8],
+        has: NDArray[np.bool_],
+    ) -> NDArray[np.int64]:
+        ids = self.ids.view(np.uint8).reshape(-1, 16)
+        return choose(self.roots, np.ascontiguousarray(keys), by_id, offsets, data, has.copy(), self.texts, ids)
 
 
-def settle_clusters(
-    stage: Stage,
-    keep: Sequence[str],
+def write_clusters(
+    members: Members,
+    kept: NDArray[np.int64],
+    similarity: NDArray[np.float32],
     kind: str | None,
-    parts: Sequence[Part],
-    signed: Sequence[Receipt],
-    forests: Sequence[str],
-    folder: Path,
-) -> Receipt:
-    """Turn the forests into clusters, choose what stays, write who goes and for whom.
+    path: Path,
+) -> NDArray[np.int64]:
+    """Write a row for every document that goes, sorted by address; give their places.
 
-    `kind` is that of every removal; None tells exact copies from near ones.
+    `kept` (n,) is the place of who stays for each; `similarity` (n,), NaN where nobody compared. `kind` is that of
+    every removal; None tells exact copies from near ones.
     """
-    nodes, labels = components(merge(sorted(set(forests)), partial(get_array, stage.store)))
-    members = Members.read(stage.store, parts, signed, nodes, labels)
-    table, sizes = removals_table(members, keep, kind)
-    return put_removals(stage.store, parts, table, folder) | {
-        "count": len(sizes),
-        "largest": int(sizes.max()) if len(sizes) else 0,
-    }
+    gone = np.flatnonzero(kept != np.arange(len(kept)))
+    names, sizes = members.smallest(), members.sizes()
+    with pq.ParquetWriter(path, CLUSTERS, compression="zstd") as writer:
+        for start in range(0, len(gone), CHUNK):
+            rows = gone[start : start + CHUNK]
+            writer.write_table(_rows(members, rows, kept[rows], names, sizes, similarity[rows], kind))
+    return gone
 
 
-def removals_table(members: Members, keep: Sequence[str], kind: str | None) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Give a row for every document that goes, sorted by address, and the sizes of the clusters."""
-    by_id = keep_order(("smallest_id",), members.labels, members.keys, None, members.contents, members.ids)
-    order = members.ordered(keep)
-    labels = members.labels[order]
-    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]]) if len(labels) else np.zeros(0, np.int64)
-    sizes = np.diff(np.r_[starts, len(labels)])
-    first = np.repeat(starts, sizes)
-    gone = np.flatnonzero(np.arange(len(labels)) != first)
-    gone = gone[np.argsort(members.nodes[order][gone], kind="stable")]
-    kept, removed = order[first[gone]], order[gone]
-    own = members.own if members.own is not None else pa.nulls(len(members.nodes), pa.string())
-    exact = np.all(members.contents[kept] == members.contents[removed], axis=1)
+def _rows(
+    members: Members,
+    gone: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    names: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    similarity: NDArray[np.float32],
+    kind: str | None,
+) -> pa.Table:
+    """Give rows of `CLUSTERS` for documents that go."""
+    roots = members.roots[gone]
+    exact = np.all(members.contents[kept] == members.contents[gone], axis=1)
+    kinds = pa.array([kind or "near", kind or "exact"]).take(pa.array(exact.view(np.uint8)))
+    similarity = np.where(exact, np.float32(1), similarity)
     high, low = np.uint64(32), np.uint64(0xFFFFFFFF)
     columns = [
-        *(binary_ids(members.ids[rows]) for rows in (removed, kept)),
-        *(own.take(pa.array(rows)) for rows in (removed, kept)),
-        binary_ids(members.ids[by_id[first[gone]]]),  # both orders hold a cluster in the same places
-        pa.array(np.repeat(sizes, sizes)[gone]),
-        pa.array((members.nodes[removed] >> high).astype(np.int32)),
-        pa.array((members.nodes[removed] & low).astype(np.int64)),
-        pa.array([kind or ("exact" if same else "near") for same in exact.tolist()], pa.string()),
-        pa.array(np.ones(len(gone), np.float32), mask=~exact),
+        *(binary_ids(members.ids[rows]) for rows in (gone, kept)),
+        *(_strings(members.own, rows) for rows in (gone, kept)),
+        binary_ids(members.ids[names[roots]]),
+        pa.array(sizes[roots]),
+        pa.array((members.nodes[gone] >> high).astype(np.int32)),
+        pa.array((members.nodes[gone] & low).astype(np.int64)),
+        kinds,
+        pa.array(similarity, mask=np.isnan(similarity)),
         pa.array((members.nodes[kept] >> high).astype(np.int32)),
         pa.array((members.nodes[kept] & low).astype(np.int64)),
     ]
-    return pa.table(columns, schema=CLUSTERS), sizes
+    return pa.table(columns, schema=CLUSTERS)
+
+
+def _strings(own: pa.Array | None, rows: NDArray[np.int64]) -> pa.Array:
+    return pa.nulls(len(rows), pa.string()) if own is None else own.take(pa.array(rows)).cast(pa.string())
 
 
 def put_removals(store: Store, parts: Sequence[Part], table: pa.Table, folder: Path) -> Receipt:
-    """Commit the table of who goes, sorted by address, and the list of their rows by part."""
+    """Commit a table of who goes, sorted by address, and the list of their rows by part."""
     path = folder / "clusters.parquet"
     pq.write_table(table, path, compression="zstd")
     rows = table.column("row").to_numpy().astype(np.uint64)
     addresses = (table.column("part").to_numpy().astype(np.uint64) << np.uint64(32)) | rows
+    total = id_sum(table.column("id").combine_chunks()) if len(table) else 0
+    return put_listed(store, parts, path, addresses, total)
+
+
+def put_listed(store: Store, parts: Sequence[Part], path: Path, addresses: NDArray[np.uint64], total: int) -> Receipt:
+    """Commit a written table of who goes, and the list of their rows by part; `total` sums their ids."""
     return {
         "clusters": store.put(path, "clusters-", ".parquet"),
-        "duplicates": len(table),
-        "id_sum": str(id_sum(table.column("id").combine_chunks())) if len(table) else "0",
-        "removals": put_array(store, rows, "removals"),
+        "duplicates": len(addresses),
+        "id_sum": str(total),
+        "removals": put_array(store, addresses & np.uint64(0xFFFFFFFF), "removals"),
         "bounds": put_array(store, part_bounds(addresses, len(parts)), "bounds"),
         "digest": digest([part.key for part in parts]),
     }
 
 
-def binary_ids(words: np.ndarray) -> pa.Array:
+def binary_ids(words: NDArray[np.uint64]) -> pa.Array:
     """Give (n, 2) words as 16-byte ids."""
     return pa.FixedSizeBinaryArray.from_buffers(
         ID, len(words), [None, pa.py_buffer(np.ascontiguousarray(words).tobytes())]

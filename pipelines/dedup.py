@@ -129,7 +129,8 @@ def _stages(job: DedupJob, launcher: Launcher, tasks: Sequence[IngestTask]) -> d
         launcher.launch(beam_job, len(beam_job.tasks), weight)
 
     parts = job.parts(tasks)
-    found = find_duplicates(Work(store, launch, launcher.local, launcher.progress), job.dedup, parts)
+    work = Work(store, launch, launcher.local, launcher.progress, similarity=job.output.annotate)
+    found = find_duplicates(work, job.dedup, parts)
     stage, receipts, costs = _write(job, launcher, tasks, found, weight)
     totals = check_output(receipts, found.removed, annotate=job.output.annotate)
     manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}

@@ -7,6 +7,7 @@ MinHash in one graph), lines or paragraphs, substrings.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -25,6 +26,12 @@ class Frozen(BaseModel):
 _POLICY = re.compile(r"smallest_id|longest|newest(:.+)?|highest:.+|priority:.+")
 
 
+def named_inputs(policy: str) -> list[str]:
+    """Give the inputs that a `priority` names, in order; none of another policy."""
+    kind, _, rest = policy.partition(":")
+    return [name.strip() for name in rest.split(",")] if kind == "priority" else []
+
+
 def _policies(value: Any) -> Any:
     policies = (value,) if isinstance(value, str) else tuple(value or ())
     for policy in policies:
@@ -33,8 +40,16 @@ def _policies(value: Any) -> Any:
                 f"{policy!r} is no policy: smallest_id, longest, newest[:COLUMN], highest:COLUMN and "
                 "priority:INPUT,INPUT are"
             )
+        names = named_inputs(policy)
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"{policy!r} names an input twice, or none between two commas: name each once")
     if not policies:
         raise ValueError("no policy: name one, such as longest")
+    if "smallest_id" in policies[:-1]:
+        behind = policies[policies.index("smallest_id") + 1]
+        raise ValueError(
+            f"smallest_id tells any two documents apart, so {behind!r} behind it is never asked: swap them"
+        )
     return policies
 
 
@@ -78,6 +93,15 @@ class Dedup(Frozen):
     def documents(self) -> bool:
         """Whether whole documents are compared."""
         return self.exact or self.minhash is not None
+
+    def unknown_input(self, inputs: Iterable[str]) -> str | None:
+        """Say which input a `priority` names that is none of these; None where all is well."""
+        known = list(inputs)
+        for policy in (*self.keep, *(self.url.keep if self.url else ())):
+            for name in named_inputs(policy):
+                if name not in known:
+                    return f"{policy!r} names the input {name!r}: the inputs are {', '.join(map(repr, known))}"
+        return None
 
     @model_validator(mode="after")
     def _some_kind(self) -> Dedup:

@@ -4,6 +4,9 @@ An entry is a 128-bit digest and an address, any uint64: 24 bytes. Job 1 signs p
 sorted by digest, are one object. Job 2 has a task for each band and hash range, a group of at most about 64 MiB; a
 range is a slice of each object, found with one read, for digests are uniform. On a cluster the slices go through
 Beam's GroupByKey instead, keyed the same. Both ways commit the same receipts and the same bytes.
+
+Measured by files: 20 M documents of 15 bands are 7.2 GB of entries; a worker that signed took 288 MB, one that linked
+280 MB. Beam's local runner takes about 6 bytes of memory a shuffled byte: it would have needed some 40 GB.
 """
 
 from __future__ import annotations
@@ -74,18 +77,12 @@ def repeats(entries: Packed, foreign: int = HASHES - 1) -> NDArray[np.uint64]:
 
     Digests of which all addresses are `foreign` or above give no edge.
     """
-    return fold_entries(sort_entries(_fixed(repeated_entries(_words(entries)))), np.uint64(foreign))[1]
+    return fold_entries(sort_entries(repeated_entries(_words(entries))), np.uint64(foreign))[1]
 
 
 def _words(entries: Packed) -> NDArray[np.uint64]:
-    return _fixed(np.ascontiguousarray(entries, PACKED).view(np.uint64).reshape(-1, 3))
-
-
-def _fixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Make words read-only: one type for the compiler, whoever calls."""
-    words = words.view()
-    words.flags.writeable = False
-    return words
+    """View entries as three words each; writable, for kernels are compiled for those alone."""
+    return np.require(entries, PACKED, ["C", "W"]).view(np.uint64).reshape(-1, 3)
 
 
 @dataclass(frozen=True)

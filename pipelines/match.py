@@ -19,13 +19,13 @@ from ..transforms.kernels.graph import by_other, spanning_forest
 from ..transforms.kernels.minhash import digest_bands
 from ..transforms.minhash import content_digests
 from ..transforms.schema import id_words
-from .clusters import settle_clusters
 from .duplicates import Dedup
 from .exchange import Digests, Packed, exchange, fold, pack, put_bands, repeats, sign_key
 from .forests import Forest, merge_forests, put_forest
 from .keep import keep_columns, keep_keys
 from .runners import Job
-from .stage import Meter, Receipt, Stage, package_versions, run_task
+from .settle import Match, settle_clusters, settled_key, warm_settle
+from .stage import Meter, Receipt, Stage, package_versions
 from .stars import contract
 from .views import EVERYTHING, Fates, Part, View, put_array, put_strings
 
@@ -82,6 +82,7 @@ class Sign:
             "rows": put_array(store, rows, "rows"),
             "ids": put_array(store, documents.ids, "ids"),
             "contents": put_array(store, documents.contents, "contents"),
+            "texts": put_array(store, documents.texts, "contents"),  # mostly the same object
             "keys": put_array(store, documents.keys, "keys"),
             "own": None if documents.own is None else put_strings(store, documents.own, "own"),
             **put_forest(store, forest),
@@ -126,7 +127,7 @@ class Sign:
         return documents, {URL: (np.concatenate(digests), np.arange(len(documents.rows)))}
 
 
-_PAIRS = ("ids", "contents", "keys")
+_PAIRS = ("ids", "contents", "texts", "keys")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class Documents:
 
     rows: np.ndarray  # (n,) int64, rising
     ids: np.ndarray  # (n, 2) uint64
-    contents: np.ndarray  # (n, 2) uint64: digests
+    contents: np.ndarray  # (n, 2) uint64: digests of the normalised texts
+    texts: np.ndarray  # (n, 2) uint64: digests of the texts as they are
     keys: np.ndarray  # (n, policies) uint64, see `keep`
     own: pa.Array | None  # the user's own ids, where there are any
 
@@ -143,24 +145,26 @@ class Documents:
     def none(cls, keep: Sequence[str]) -> Documents:
         """Give no documents."""
         pairs = np.zeros((0, 2), np.uint64)
-        return cls(np.zeros(0, np.int64), pairs, pairs, np.zeros((0, len(keep)), np.uint64), pa.array([], pa.string()))
+        keys = np.zeros((0, len(keep)), np.uint64)
+        return cls(np.zeros(0, np.int64), pairs, pairs, pairs, keys, pa.array([], pa.string()))
 
     @classmethod
     def of(
         cls, source: str, rows: np.ndarray, batch: pa.RecordBatch, keep: Sequence[str], normalisation: Any
     ) -> Documents:
         """Read it off a batch with texts."""
-        contents = content_digests(batch.column("text"), normalisation)
+        texts = content_digests(batch.column("text"))
+        contents = texts if normalisation == "none" else content_digests(batch.column("text"), normalisation)
         own = batch.column("source_id") if "source_id" in batch.schema.names else pa.nulls(len(batch), pa.string())
-        return cls(rows, id_words(batch.column("id")).copy(), contents, keep_keys(keep, source, batch), own)
+        return cls(rows, id_words(batch.column("id")).copy(), contents, texts, keep_keys(keep, source, batch), own)
 
     @classmethod
     def joined(cls, some: Sequence[Documents]) -> Documents:
         """Put batches behind one another."""
         rows = np.concatenate([one.rows for one in some])
-        ids, contents, keys = (np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS)
+        held = {name: np.concatenate([getattr(one, name) for one in some]) for name in _PAIRS}
         own = pa.chunked_array([one.own for one in some], pa.string()).combine_chunks()
-        return cls(rows, ids, contents, keys, None if own.null_count == len(own) else own)
+        return cls(rows, own=None if own.null_count == len(own) else own, **held)
 
 
 @dataclass(frozen=True)
@@ -191,14 +195,17 @@ def match(
     by_url: bool = False,
     extra: Sequence[Digests] = (),
     contract_nodes: int = CONTRACT_NODES,
+    similarity: bool = False,
 ) -> Receipt:
     """Find every cluster; commit `clusters` and the removal list; give the stage's last receipt.
 
     `launch` runs a job; `local` says that its workers share this machine. `by_url` matches URLs instead of texts.
     `extra`: digests of earlier runs, numbered from len(parts) on, which are matched against and never with one another.
     Where more than `contract_nodes` documents may be in clusters, star rounds find the components, which are the same.
+    `similarity` has the true similarity of each document to the one that stays for it worked out where nothing is
+    verified, too.
     """
-    done = stage.receipt("clusters")
+    done = stage.receipt(settled_key(dedup, by_url, similarity))
     if done is not None and set(map(sign_key, parts)) <= stage.committed():
         return done
     sign, link = Sign(stage, dedup, view, by_url), Link(stage, len(parts))
@@ -206,11 +213,8 @@ def match(
     forests = merge_forests(stage, list(map(Forest.of, [*signed, *linked])), launch)
     if sum(forest.edges for forest in forests) > contract_nodes:
         forests = contract(stage, forests, launch)
-    names = [forest.name for forest in forests]
-    keep, kind = (dedup.url.keep, "url") if by_url and dedup.url else (dedup.keep, None)
-    return run_task(
-        stage, "clusters", lambda folder, meter: settle_clusters(stage, keep, kind, parts, signed, names, folder)
-    )
+    ended = Match(stage, dedup, parts, signed, launch, view, by_url, similarity)
+    return settle_clusters(ended, [forest.name for forest in forests])
 
 
 def warm_match(dedup: Dedup) -> None:
@@ -222,3 +226,4 @@ def warm_match(dedup: Dedup) -> None:
     packed = pack(digests, np.arange(3, dtype=np.uint64))
     fold(packed)
     spanning_forest(by_other(repeats(packed)))
+    warm_settle(dedup, texts)

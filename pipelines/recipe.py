@@ -123,6 +123,8 @@ class Recipe(Frozen):
                     raise ValueError(
                         f"score_rejected is true, and false in steps.{number}.{step_kind(step)}: set it there too"
                     )
+        if self.dedup and (wrong := self.dedup.unknown_input(self.inputs)):
+            raise ValueError(wrong)
         packs = [(pack.policy, pack.length) for pack in self.tokens.packs] if self.tokens else []
         if len(set(packs)) < len(packs):
             raise ValueError("tokens.packs names the same pack twice")

@@ -137,11 +137,6 @@ class SpanMethod:
             base += len(units)
 
 
-def runs_stage(stage: Stage) -> Stage:
-    """Give the stage of the exchange of runs; each exchange names its receipts alike, so each has a folder."""
-    return replace(stage, name=f"{stage.name}-runs")
-
-
 def _places(runs: Stage, part: Part, numbers: Numbers) -> Numbers:
     """Give the places of a part's runs by their numbers."""
     receipt = runs.receipts([sign_key(part)])[0]

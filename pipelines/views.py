@@ -201,7 +201,7 @@ class RemovalList:
 class CutList:
     """Stretches of texts that go, sorted by part, row and place: an object of (row, first byte, end), and the bounds.
 
-    Places are bytes of the text as the kinds before left it.
+    Places are bytes from the beginning of the text as the kinds before left it.
     """
 
     store: Store

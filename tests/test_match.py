@@ -15,7 +15,7 @@ import pytest
 from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.match import match, match_stage
 from penstock.pipelines.runners import Job
-from penstock.pipelines.views import Rows
+from penstock.pipelines.views import Fates, Rows
 from penstock.sharding.store import Store
 
 
@@ -39,7 +39,7 @@ class Texts:
     def documents(self) -> int:
         return len(self.texts)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Rows]:
+    def batches(self, columns: Sequence[str], fates: Fates | None = None) -> Iterator[Rows]:
         ids = [f"{self.number:08d}{row:08d}".encode() for row in range(len(self.texts))]
         if ids:
             held = {"id": pa.array(ids, pa.binary(16)), "text": pa.array(self.texts)}

@@ -130,6 +130,19 @@ def test_sets_stand_alone() -> None:
     assert [len(one) for one in method.shingle_sets(pa.array([], pa.string()))] == [1, 0]
 
 
+@pytest.mark.parametrize("count", [16, 17, 256, 257, 70_000])
+def test_sets_of_many_sizes_are_sorted(count: int) -> None:
+    """Repeats among them; sizes about those at which more bits are dealt by."""
+    text = " ".join(f"w{chr(97 + number % 26)}x{'abcdefghij'[number % 10]}{number:b}" for number in range(count))
+    method = MinHash(ngram=1, normalisation="none")
+    offsets, values = method.shingle_sets(pa.array([text + " " + text[: len(text) // 2], text]))
+    again = values[offsets[1] :]
+    assert len(again) == count
+    assert (again[1:] > again[:-1]).all()
+    assert set(again.tolist()) <= set(values[: offsets[1]].tolist())
+    assert again[:5].tolist() == sorted(shingle([word]) for word in text.split())[:5]
+
+
 def test_jaccard_is_pythons() -> None:
     chance = np.random.default_rng(0)
     sets = [np.unique(chance.integers(0, 60, chance.integers(0, 50), np.uint64)) for _ in range(40)]

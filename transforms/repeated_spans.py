@@ -9,7 +9,9 @@ and the result is what comparing every window with every earlier one gives:
 2. Of the others, those that share a gram with another run are looked at window by window (8 % of technical text).
 3. What the repeated windows of a text cover is cut, drawn in to whole code points.
 
-On a core some 40 MB/s for all three; 2 to 3 bytes cross the exchange a byte of text.
+Equal to deduplicate-text-datasets, window by window, on 6 MB of documentation, at 6 times its speed: 14 MB/s a core of
+a busy machine, Parquet and exchange included, where its suffix array has 2.3. For each byte of text 2 to 3 bytes cross
+the exchange.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ class SignMade:
         from penstock.transforms.kernels.minhash import digest_bands
 
         addresses = np.uint64(part.number << 32) + np.arange(part.rows, dtype=np.uint64)
+        held: Any
         with meter.on("making"):
             held = originals(part.first, part.rows, part.documents) if self.memory else made(part.first, part.rows)
         if not self.memory:
@@ -265,7 +266,7 @@ def joined(rows: int, pairs: Any) -> list[int]:
 def rensa_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Insert every row, ask for each, join what meets; signatures get in by way of how rensa pickles them."""
     import numpy as np
-    from rensa import RMinHash, RMinHashLSH
+    from rensa import RMinHash, RMinHashLSH  # type: ignore[import-not-found]
 
     empty = RMinHash(num_perm=BANDS * ROWS, seed=1)
     head = empty.__getstate__()[: -5 * BANDS * ROWS]  # what follows are the values, all bits set: 5 bytes each
@@ -308,7 +309,8 @@ def datatrove_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     MinhashDedupCluster(*paths[1:], config=config, save_cluster_id=True).run()
     spent = time.process_time() - start
     pairs = np.frombuffer((folder / "removals" / "000000.clusters").read_bytes(), "<u4").reshape(-1, 2)
-    found, firsts = list(range(arguments.peer_rows)), {}
+    found = list(range(arguments.peer_rows))
+    firsts: dict[int, int] = {}
     for row, cluster in sorted(pairs.tolist()):
         found[row] = firsts.setdefault(cluster, row)
     shutil.rmtree(folder)

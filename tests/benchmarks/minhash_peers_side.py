@@ -40,7 +40,7 @@ def datatrove(texts: list[str]) -> dict[str, Any]:
 
 def gaoya(texts: list[str]) -> dict[str, Any]:
     """Insert into an index of 32-bit values."""
-    from gaoya.minhash import MinHashStringIndex
+    from gaoya.minhash import MinHashStringIndex  # type: ignore[import-not-found]
 
     index = MinHashStringIndex(32, 0.75, BANDS, ROWS, None, "word", True, (NGRAM, NGRAM))
     start = time.process_time()
@@ -51,7 +51,7 @@ def gaoya(texts: list[str]) -> dict[str, Any]:
 
 def rensa(texts: list[str]) -> dict[str, Any]:
     """Sign a thousand texts a call."""
-    from rensa import RMinHash
+    from rensa import RMinHash  # type: ignore[import-not-found]
 
     start = time.process_time()
     for first in range(0, len(texts), 1000):

@@ -1,7 +1,7 @@
 """Sorted entries: a 128-bit digest and an address in three words, dealt into buckets by hash and sorted in the cache.
 
 Digests are hashes, so two rounds of dealing leave a few entries a bucket; a Shell sort ends each, and bounds what
-digests that are no hashes cost. About 25 M entries a second and core, 48 bytes of memory each.
+digests that are no hashes cost. 15 to 20 M entries a second and core, 48 bytes of memory each.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def link(digests: NDArray[np.uint64], addresses: Nodes) -> Edges:
     if len(digests) != len(addresses):
         raise RequestError(f"{len(digests)} digests for {len(addresses)} addresses: give one address a digest")
     entries = np.column_stack([digests, addresses])
-    return distinct_edges(fold_entries(sort_entries(_fixed(entries)), ~np.uint64(0))[1])
+    return distinct_edges(fold_entries(sort_entries(np.ascontiguousarray(entries)), ~np.uint64(0))[1])
 
 
 def distinct_edges(edges: Edges) -> Edges:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .shingles import Words64, roll, start_text
-from .simplify import GROWTH, Bytes, Offsets, simplify_text
+from .shingles import K
+from .simplify import Bytes, Offsets
+from .word_hashes import hash_words
 
 Words32 = NDArray[np.uint32]
 
@@ -22,28 +23,39 @@ _PENDING = 256  # shingles that wait together for the permutations; a multiple o
 
 @kernel
 def sign_rows(
-    offsets: Offsets, data: Bytes, table: Words32, pool: Bytes, a: Words32, b: Words32, characters: bool, ngram: int
+    offsets: Offsets, data: Bytes, table: Words32, pool: Bytes, a: Words32, b: Words32, ngram: int
 ) -> tuple[Words32, NDArray[np.bool_]]:
-    """Sign every text: the least value of each permutation (n, len(a)), and whether it has a shingle (n,)."""
+    """Sign every text by its words: the least value of each permutation (n, len(a)), and whether it has a shingle (n,).
+
+    What `minhash_families.sign_family` does for every family, unit and hash, for the ones most used.
+    """
     rows = len(offsets) - 1
     signatures = np.full((rows, len(a)), 0xFFFFFFFF, np.uint32)
     long_enough = np.zeros(rows, np.bool_)
     longest = 0
     for row in range(rows):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    text = np.empty(GROWTH * longest + 8, np.uint8)
-    state, window = np.empty(3, np.int64), np.empty(ngram + 2, np.uint64)
-    block, pending = np.empty(_PENDING, np.uint64), np.empty(_PENDING, np.uint32)
+    words = np.empty(longest // 2 + 2, np.uint64)
+    pending = np.empty(_PENDING, np.uint32)
+    leaving = np.uint64(1)
+    for _ in range(ngram):
+        leaving *= K
     for row in range(rows):
-        end = simplify_text(data, offsets[row], offsets[row + 1], table, pool, text, 0)
-        start_text(text, end, ngram, state, window)
-        count = roll(text, end, characters, ngram, state, window, block)
-        long_enough[row] = count > 0
-        while count:
-            for at in range(count):
-                block[at] >>= np.uint64(32)
-            permute(block, count, pending, a, b, signatures[row])
-            count = roll(text, end, characters, ngram, state, window, block)
+        count = hash_words(data, offsets[row], offsets[row + 1], table, pool, words)
+        long_enough[row] = count >= ngram
+        total = np.uint64(0)
+        for at in range(min(ngram - 1, count)):
+            total = total * K + words[at]
+        waiting = 0
+        for at in range(ngram - 1, count):
+            total = total * K + words[at]
+            if at >= ngram:
+                total -= words[at - ngram] * leaving
+            pending[waiting] = np.uint32(((total ^ (total >> np.uint64(29))) * K) >> np.uint64(32))
+            waiting += 1
+            if waiting == _PENDING or at + 1 == count:
+                permute(pending, waiting, a, b, signatures[row])
+                waiting = 0
     return signatures, long_enough
 
 
@@ -58,14 +70,14 @@ def _fmix32(value: np.uint32) -> np.uint32:
 
 
 @kernel
-def permute(block: Words64, count: int, pending: Words32, a: Words32, b: Words32, signature: Words32) -> None:
-    """Lower the signature by the low halves of `count` hashes, four for each load of it; the last fills up."""
+def permute(hashes: Words32, count: int, a: Words32, b: Words32, signature: Words32) -> None:
+    """Lower the signature by the first `count` hashes, four for each load of it; overwrites them, the last fills up."""
     for at in range(count):
-        pending[at] = _fmix32(np.uint32(block[at]))
+        hashes[at] = _fmix32(hashes[at])
     for extra in range(count, (count + 3) // 4 * 4):
-        pending[extra] = pending[count - 1]
+        hashes[extra] = hashes[count - 1]
     for at in range(0, count, 4):
-        h0, h1, h2, h3 = pending[at], pending[at + 1], pending[at + 2], pending[at + 3]
+        h0, h1, h2, h3 = hashes[at], hashes[at + 1], hashes[at + 2], hashes[at + 3]
         for k in range(len(signature)):
             p0, p1 = np.uint32(a[k] * h0 + b[k]), np.uint32(a[k] * h1 + b[k])
             p2, p3 = np.uint32(a[k] * h2 + b[k]), np.uint32(a[k] * h3 + b[k])

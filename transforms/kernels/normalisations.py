@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .characters import characters
+from .simplify import DROPPED, REPLACED, SEPARATOR, SIGMA
 from .text import SPACE, code_point_classes
 
 #: One uint32 a code point, and the pool of replacements.
 Table = tuple[NDArray[np.uint32], NDArray[np.uint8]]
 
-_SEPARATOR, _DROPPED, _REPLACED, _SIGMA = 1, 3, 4, 5
 _CASE_BITS = 16 | 32
 _DATA = Path(__file__).parent.parent / "data" / "simplify.npz"
 
@@ -45,13 +45,13 @@ def slimpajama_table() -> Table:
     pool, size = [], 0
     for code, text in becomes.items():
         body = text.encode()
-        table[code] |= np.uint32(_REPLACED | len(body) << 8 | size << 13)
+        table[code] |= np.uint32(REPLACED | len(body) << 8 | size << 13)
         pool.append(body)
         size += len(body)
-    table[ord("Σ")] = table[ord("Σ")] & np.uint32(_CASE_BITS) | np.uint32(_SIGMA)
-    table[[ord(mark) for mark in string.punctuation]] |= np.uint32(_DROPPED)
-    table[(code_point_classes() & SPACE) != 0] |= np.uint32(_SEPARATOR)
-    return table, np.frombuffer(b"".join(pool), np.uint8)
+    table[ord("Σ")] = table[ord("Σ")] & np.uint32(_CASE_BITS) | np.uint32(SIGMA)
+    table[[ord(mark) for mark in string.punctuation]] |= np.uint32(DROPPED)
+    table[(code_point_classes() & SPACE) != 0] |= np.uint32(SEPARATOR)
+    return table, np.frombuffer(b"".join(pool), np.uint8).copy()  # writable, as the others: one type to compile for
 
 
 @lru_cache(maxsize=2)
@@ -59,7 +59,7 @@ def plain_table(words: bool) -> Table:
     """Make the table that changes nothing, or joins words by one space."""
     table = np.zeros(0x110000, np.uint32)
     if words:
-        table[(code_point_classes() & SPACE) != 0] = _SEPARATOR
+        table[(code_point_classes() & SPACE) != 0] = SEPARATOR
     return table, np.zeros(1, np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Lines, paragraphs and sentences of texts, and what goes with those that are cut. Some 250 MB/s a core.
+"""Lines, paragraphs and sentences of texts, and what goes with those that are cut. Some 150 MB/s a core.
 
 Line: what newlines separate. Paragraph: lines without a blank one between them. Sentence: it ends behind a mark that
 ends one and the closers behind that, where space follows (or at once behind 。！？ and their like), and at a newline.

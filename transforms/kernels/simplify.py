@@ -24,8 +24,9 @@ from . import kernel
 Bytes = NDArray[np.uint8]
 Offsets = NDArray[np.int64]
 
-_SEPARATOR, _DIGIT, _DROPPED, _REPLACED, _SIGMA = 1, 2, 3, 4, 5
-_RARE = 6  # of `what`: these bits of digits and dropped marks, and of no other, are those of a digit
+#: What is done to a code point.
+SEPARATOR, DIGIT, DROPPED, REPLACED, SIGMA = 1, 2, 3, 4, 5
+RARE = 6  # of `what`: these bits of digits and dropped marks, and of no other, are those of a digit
 _DECIMAL, _CASED, _IGNORABLE = 8, 16, 32
 _SPACE = 32
 _ZERO = 48
@@ -58,10 +59,10 @@ def simplify_text(
         if byte < 128:
             entry = table[byte]
             what = entry & 7
-            if what & _RARE != _DIGIT:
+            if what & RARE != DIGIT:
                 # Without branches: most bytes are letters and single spaces, and word ends are hard to predict.
-                separates = what == _SEPARATOR
-                out[at] = _SPACE if separates else byte | (_SPACE if what == _REPLACED else 0)
+                separates = what == SEPARATOR
+                out[at] = _SPACE if separates else byte | (_SPACE if what == REPLACED else 0)
                 at += 1 - (separates & gap)
                 gap = separates
                 here += 1
@@ -71,27 +72,27 @@ def simplify_text(
             code, width = decode(data, here, end)
             entry = table[code]
             what = entry & 7
-        if what == _SEPARATOR:
+        if what == SEPARATOR:
             out[at] = _SPACE
             at += not gap
-        elif what == _DIGIT:
+        elif what == DIGIT:
             out[at] = _ZERO
             at += 1
             width = after_number(data, here + width, end, table) - here
-        elif what == _REPLACED:
+        elif what == REPLACED:
             length, place = int(np.int64((entry >> 8) & 31)), int(np.int64(entry >> 13))
             for byte_number in range(length):
                 out[at + byte_number] = pool[place + byte_number]
             at += length
-        elif what == _SIGMA:
+        elif what == SIGMA:
             out[at] = 0xCF
-            out[at + 1] = 0x82 if _is_final(data, start, here, end, table) else 0x83
+            out[at + 1] = 0x82 if is_final(data, start, here, end, table) else 0x83
             at += 2
-        elif what != _DROPPED:
+        elif what != DROPPED:
             for byte_number in range(width):
                 out[at + byte_number] = data[here + byte_number]
             at += width
-        gap = what == _SEPARATOR or (gap and what == _DROPPED)
+        gap = what == SEPARATOR or (gap and what == DROPPED)
         here += width
     return at - 1 if gap and at > first else at
 
@@ -126,9 +127,9 @@ def after_number(data: Bytes, here: int, end: int, table: NDArray[np.uint32]) ->
     whole = True
     while here < end:
         entry, width = _entry(data, here, end, table)
-        if entry & 7 != _DIGIT:
+        if entry & 7 != DIGIT:
             after = here + width
-            if not (whole and entry & _DECIMAL and after < end and _entry(data, after, end, table)[0] & 7 == _DIGIT):
+            if not (whole and entry & _DECIMAL and after < end and _entry(data, after, end, table)[0] & 7 == DIGIT):
                 break
             whole = False
         here += width
@@ -136,7 +137,7 @@ def after_number(data: Bytes, here: int, end: int, table: NDArray[np.uint32]) ->
 
 
 @kernel
-def _is_final(data: Bytes, start: int, here: int, end: int, table: NDArray[np.uint32]) -> bool:
+def is_final(data: Bytes, start: int, here: int, end: int, table: NDArray[np.uint32]) -> bool:
     """Say whether the capital sigma at `here` ends a word (Unicode's Final_Sigma, as `str.lower` applies it)."""
     before = here
     entry = _IGNORABLE

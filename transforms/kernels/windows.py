@@ -27,6 +27,7 @@ _LENGTH, _ONE = np.uint64(0xA24BAED4963EE407), np.uint64(1)
 
 #: A place packs the first window of a run and how many there are: first << 16 | count.
 COUNT_BITS = 16
+_COUNT, _MERGED = np.uint64((1 << COUNT_BITS) - 1), np.uint64(1 << (COUNT_BITS - 1))
 
 
 @kernel
@@ -88,6 +89,7 @@ def find_runs(bounds: Bounds, symbols: Symbols, table: Words, n: Int, gram: Int)
         for step in range(grams):
             keys[step] = lows[step + np.uint64(gram)] - lows[step] * weight
         first, origin = np.uint64(0), np.uint64(bounds[row] - bounds[0])
+        begun, again = runs, False
         anchor = _least(keys, first, width)
         while first < windows:
             # The run ends where the anchor is left behind, or before a window whose last gram is less.
@@ -102,8 +104,15 @@ def find_runs(bounds: Bounds, symbols: Symbols, table: Words, n: Int, gram: Int)
             high = highs[first + stretch] - highs[first] * powers[stretch, 1]
             digests[runs, 0] = _fmix64(np.uint64(least + _LENGTH))
             digests[runs, 1] = _fmix64(np.uint64(_fmix64(np.uint64(low + length * _LENGTH)) ^ high))
-            places[runs] = (origin + first) << np.uint64(COUNT_BITS) | length
-            runs += _ONE
+            # What repeats its neighbour again and again, as a row of dashes does, is one run, whose digest says so.
+            same = runs > begun and digests[runs, 0] == digests[runs - _ONE, 0]
+            same = same and digests[runs, 1] == digests[runs - _ONE, 1]
+            if same and again and places[runs - _ONE] & _COUNT < _MERGED:
+                places[runs - _ONE] += length
+            else:
+                places[runs] = (origin + first) << np.uint64(COUNT_BITS) | length
+                runs += _ONE
+                again = bool(same)
             first = end
             if first < windows:
                 anchor = at if at < last else _least(keys, first, width)
