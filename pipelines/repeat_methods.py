@@ -76,6 +76,11 @@ class LineMethod:
             base += len(units)
 
 
+def runs_stage(stage: Stage) -> Stage:
+    """Give the stage of a substrings stage's first exchange."""
+    return replace(stage, name=f"{stage.name}-runs")
+
+
 @dataclass(frozen=True)
 class SpanMethod:
     """Stretches of bytes or words."""
