@@ -14,7 +14,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from penstock.pipelines import ApplySteps, ReadDocuments, Tokenize, WriteShards
+from penstock.pipelines import ApplySteps, Deduplicate, ReadDocuments, Tokenize, WriteShards
 from penstock.sharding import StreamingLoader
 from penstock.tokenizer.train import train
 from penstock.transforms import ExtractHtml
@@ -59,7 +59,8 @@ def main(argv: list[str]) -> int:
     vocabulary = train_vocabulary(asked.input, Path(tempfile.mkdtemp()) / "vocabulary.model")
     with beam.Pipeline(options=options) as pipeline:
         documents, unread = pipeline | ReadDocuments({"web": asked.input}, with_rejected=True)
-        kept, rejected = documents | ApplySteps(STEPS, with_rejected=True)
+        passed, rejected = documents | ApplySteps(STEPS, with_rejected=True)
+        kept = passed | Deduplicate({"keep": "longest"})
         _ = (
             kept
             | "Languages" >> beam.FlatMap(languages)

@@ -44,6 +44,7 @@ from .launcher import Launcher, input_weight, launched
 from .plan import IngestTask, pin, plan_inputs, require_tasks
 from .progress import Progress
 from .recipe import Input, causes, digest, fault, replace_inputs
+from .removals import join_removals
 from .runners import Job, RunnerOptions
 from .stage import Stage
 from .summary import cost
@@ -173,7 +174,10 @@ def _stages(
     found = find_duplicates(work, job.dedup, parts, pinned)
     stage, receipts, costs = _write(job, launcher, tasks, found, weight)
     totals = check_output(receipts, found.removed, annotate=job.output.annotate)
-    manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}
+    removals = join_removals(store, found.tables)
+    manifest = dedup_manifest(job, totals, receipts, found, stage, removals) | {
+        "cost": {**found.costs, "output": costs}
+    }
     if pinned is not None:
         manifest["index"] = pinned.to_json()
     manifest["tables"]["plan"] = f"plan/{planned}"

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def dedup_manifest(
-    job: DedupJob, totals: Mapping[str, int], receipts: Sequence[Receipt], found: Found, stage: Stage
+    job: DedupJob,
+    totals: Mapping[str, int],
+    receipts: Sequence[Receipt],
+    found: Found,
+    stage: Stage,
+    removals: str | None,
 ) -> dict[str, Any]:
     """Sum up: records in = kept + duplicates + rejected + quarantined, by what became of them and why."""
     rules: Counter[str] = Counter()
@@ -51,8 +56,7 @@ def dedup_manifest(
         "versions": versions(),
         "models": models(job.steps),
         "stages": {**found.stages, "output": stage.hash, "tokens": None},
-        "tables": {"parts": None, "row_groups": None, "clusters": found.tables[-1] if found.tables else None},
-        "removals": list(found.tables),
+        "tables": {"parts": None, "row_groups": None, "clusters": removals},
     }
 
 

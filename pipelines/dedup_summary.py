@@ -96,9 +96,8 @@ def _places(manifest: Mapping[str, Any], output: str) -> list[str]:
         if stages.get(stage):
             lines.append(f"{name:<14} {output}/{stage}/{stages[stage]}/data/")
     tables = manifest.get("tables") or {}
-    removed = manifest.get("removals") or tables.get("clusters")
-    for table in removed if isinstance(removed, (list, tuple)) else filter(None, [removed]):
-        lines.append(f"{'removed':<14} {output}/{table}")
+    if tables.get("clusters"):
+        lines.append(f"{'removed':<14} {output}/{tables['clusters']}")
     if index := manifest.get("index"):
         lines.append(f"{'index':<14} {index['url']}, batch {visible(str(index['batch']))}")
     return [*lines, f"{'report':<14} {output}/report.html"]

@@ -30,6 +30,7 @@ from .progress import Progress
 from .publish import MergeValidation, Publish, deal, pack_values, published, run_vocabulary, tokens_stage
 from .recipe import Recipe, digest
 from .reconcile import Removed, check, check_part, check_readers, check_shards, check_text
+from .removals import join_removals
 from .runners import Job, RunnerOptions
 from .stage import Receipt, Stage
 from .summary import cost, summarize
@@ -154,7 +155,7 @@ def duplicates(state: Run, parts: Sequence[StoredPart]) -> Found:
     found = find_duplicates(work, state.recipe.dedup, parts)
     state.stages.update(found.stages)
     state.costs.update(found.costs)
-    state.tables["clusters"] = found.tables[-1]
+    state.tables["clusters"] = join_removals(state.store, found.tables)
     return found
 
 
