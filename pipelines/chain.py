@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ..sharding.store import Store, crash_point
@@ -105,9 +106,8 @@ def _documents(
     """Find whole documents that go, by URL or by what they say."""
     keys = list(map(sign_key, parts))
     with work.progress.stage(stage, stage.name, keys):
-        similarity = work.similarity and not by_url
-        asked = {"by_url": by_url, "index": index, "similarity": similarity}
-        receipt = match(stage, dedup, parts, work.launch, work.local, found.view, **asked)
+        call = partial(match, stage, dedup, parts, work.launch, work.local, found.view, index=index)
+        receipt = call(by_url=by_url, similarity=work.similarity and not by_url)
     if (line := guard_line(dedup.guard, receipt["guarded_count"], receipt["guarded"])) is not None:
         work.progress.say(line)
     stage.require([receipt["clusters"]])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from .. import RecipeError, RequestError
 from ..sharding.store import Store
@@ -62,6 +62,12 @@ class DedupJob(Frozen):
     quarantine: tuple[str, ...] = ()  # records to set aside unread, `source/path#place`
     dedup: Dedup = Dedup(keep=("longest",))
     output: OutputChoice = OutputChoice()
+
+    @model_validator(mode="after")
+    def _inputs_known(self) -> DedupJob:
+        if wrong := self.dedup.unknown_input(self.inputs):
+            raise ValueError(wrong)
+        return self
 
     @classmethod
     def from_value(cls, value: Any, where: str = "the request") -> DedupJob:
@@ -168,9 +174,9 @@ def _stages(
     stage, receipts, costs = _write(job, launcher, tasks, found, weight)
     totals = check_output(receipts, found.removed, annotate=job.output.annotate)
     manifest = dedup_manifest(job, totals, receipts, found, stage) | {"cost": {**found.costs, "output": costs}}
-    manifest["tables"]["plan"] = f"plan/{planned}"
     if pinned is not None:
         manifest["index"] = pinned.to_json()
+    manifest["tables"]["plan"] = f"plan/{planned}"
     write_manifest(store, manifest)
     if pinned is not None:
         with launcher.progress.phase("index"):

@@ -19,12 +19,12 @@ def add_dedup(commands: Any, add_runner: Callable[[argparse.ArgumentParser], Non
     parser.add_argument("--id-field", help="the column of your own ids, named in every removal")
     parser.add_argument("--url-field", help="the column of URLs; `url` where there is one")
     parser.add_argument(
-        "--explain", type=int, default=0, metavar="N", help="print N removals beside what stays, their words compared"
-    )
-    parser.add_argument(
         "--index", metavar="DIR", help="drop what matches documents of earlier runs, whose digests lie there, and add"
     )
     parser.add_argument("--batch", metavar="NAME", help="what this run's documents are called in the index")
+    parser.add_argument(
+        "--explain", type=int, default=0, metavar="N", help="print N removals beside what stays, their words compared"
+    )
     _add_kinds(parser)
     _add_output(parser)
     add_runner(parser)
@@ -124,15 +124,10 @@ def dedup_command(arguments: Any) -> int:
     value = dedup_value(arguments)
     fields = {"text": arguments.text_field, "id": arguments.id_field, "url": arguments.url_field}
     job = dedup_job(arguments.input, fields=fields, **value)
-    manifest = deduplicate(
-        job,
-        arguments.output,
-        options=runner_options(arguments),
-        quiet=arguments.quiet,
-        index=arguments.index,
-        batch=arguments.batch,
-    )
-    closing(arguments.output, manifest, arguments.explain)
+    output = arguments.output
+    asked = {"index": arguments.index, "batch": arguments.batch}
+    manifest = deduplicate(job, output, options=runner_options(arguments), quiet=arguments.quiet, **asked)
+    closing(output, manifest, arguments.explain)
     return 0
 
 

@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from .. import InputError, RunError
 from ..transforms.values import plain_values
 from .duplicates import named_inputs
-from .views import Part
+from .views import InputPart, Part
 
 Words = NDArray[np.uint64]
 LAST = np.uint64(0xFFFFFFFFFFFFFFFF)  # of a document that lacks what a policy asks for
@@ -73,7 +74,7 @@ def require_columns(keep: Sequence[str], parts: Sequence[Part]) -> None:
     """
     asked = {column: policy for policy in keep if (column := column_of(policy)) is not None}
     known: set[str] = set()
-    first = {part.source: part for part in reversed(parts)}.values() if asked else ()
+    first = [_whole(part) for part in {part.source: part for part in reversed(parts)}.values()] if asked else []
     seen = [batch for part in first for _, batch in itertools.islice(part.batches([*asked, "metadata"]), 1)]
     for batch in seen:
         fields = [frozenset(held) for held in _Values(batch).metadata]
@@ -83,6 +84,13 @@ def require_columns(keep: Sequence[str], parts: Sequence[Part]) -> None:
     for column, policy in asked.items():
         if seen and column not in known:
             raise InputError(f"keep: {policy!r} reads a column that no input has; {_those(known)}")
+
+
+def _whole(part: Part) -> Part:
+    """Give a part with all fields of its records."""
+    if isinstance(part, InputPart):
+        return replace(part, fields=part.fields.model_copy(update={"metadata": None}))
+    return part
 
 
 def require_values(keep: Sequence[str], clustered: Words, documents: Iterable[Words]) -> None:

@@ -36,6 +36,7 @@ class Launcher:
     options: RunnerOptions
     progress: Progress
     shared: bool = False  # what jobs share has been started
+    loads: list[Callable[[], None]] = field(default_factory=list)  # what waits for it to start
     ending: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -50,12 +51,21 @@ class Launcher:
         if not self.shared:
             self.options = self.ending.enter_context(session(self.options, self.progress.say))
             self.shared = True
+            self.load()
         return self.options
 
     def prepare(self, load: Callable[[], None]) -> None:
-        """Have what workers are forked from load its kernels."""
-        if self.shared and (server := fork_server()) is not None:
-            server.prepare(load)
+        """Have what workers are forked from load its kernels: now, or as soon as it runs."""
+        self.loads.append(load)
+        if self.shared:
+            self.load()
+
+    def load(self) -> None:
+        """Send what waits to the process that workers are forked from."""
+        while self.loads:
+            load = self.loads.pop(0)
+            if (server := fork_server()) is not None:
+                server.prepare(load)
 
     def launch(self, job: Job, tasks: int, weight: int) -> None:
         """Run a job: in this process where it has one task, or less work than starting workers costs."""

@@ -15,8 +15,10 @@ from matching import Held, kept_texts, matched, parts_of
 from pydantic import ValidationError
 
 from penstock import InputError, Recipe, RecipeError, RunError
+from penstock.pipelines.dedup import dedup_job
 from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.keep import LAST, keep_columns, keep_keys, moment, require_columns, score
+from penstock.pipelines.plan import plan_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -262,3 +264,19 @@ def test_a_priority_of_an_input_that_is_none_is_refused() -> None:
         Recipe.from_value(value)
     value["dedup"] = {"keep": "priority:books"}
     assert Recipe.from_value(value).dedup == Dedup(keep=("priority:books",))
+
+
+def test_a_field_that_only_some_records_have_is_no_unknown_column(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "a", "b": 1}\n{"text": "a", "score": 2}\n')
+    job = dedup_job([str(file)], dedup={"keep": "highest:score", "minhash": None})
+    require_columns(job.dedup.keep, job.parts(plan_inputs(job)))
+    file.write_text('{"text": "a", "b": 1}\n{"text": "a", "b": 2}\n')
+    with pytest.raises(InputError, match="'highest:score' reads a column that no input has; they have 'b'"):
+        require_columns(job.dedup.keep, job.parts(plan_inputs(job)))
+
+
+def test_a_job_refuses_a_priority_of_no_input(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(RecipeError, match="names the input 'wiki': the inputs are 'web'"):
+        dedup_job([f"web={tmp_path}/in.jsonl"], dedup={"keep": "priority:wiki"})
