@@ -100,6 +100,7 @@ def test_neither_order_nor_row_groups_decide_what_is_shown(
     run: tuple[Store, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dedup_survey, "POOL", 3)
+    monkeypatch.setattr(dedup_survey, "SLICE", 5)
     store, manifest = run
     whole = survey_duplicates(store, manifest)
     table = pa.concat_tables(pq.read_table(store.local(name)) for name, _ in tables_of(store, manifest)[-1:])
