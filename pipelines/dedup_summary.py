@@ -14,7 +14,7 @@ from .dedup_survey import Duplicates, Pair, settings_of, survey_duplicates
 from .dedup_texts import DedupTexts, Shown
 from .directory import RunDirectory
 from .duplicates import Dedup
-from .funnel import percent, visible
+from .funnel import bytes_text, percent, visible
 from .report_parts import plural
 from .word_diff import plain, word_diff
 
@@ -36,6 +36,9 @@ def dedup_summary(manifest: Mapping[str, Any], found: Duplicates, output: str) -
     lines = [f"{name:<14} {count:>{width},}  {percent(abs(count), max(documents, 1)):>7}" for name, count in rows]
     if found.count:
         lines.append(f"{'clusters':<14} {found.count:>{width},}  the largest has {found.largest:,} documents")
+    for stage, (cut, spans, size) in found.cuts.items():
+        where = plural(cut, "document")
+        lines.append(f"{stage:<14} {plural(spans, 'stretch', 'stretches')} with {bytes_text(size)} cut out of {where}")
     lines += _lost(found)
     lines += [f"warning: {line}" for line in warnings(manifest, found, dedup)]
     return "\n".join([*lines, "", *_places(manifest, output)])

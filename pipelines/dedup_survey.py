@@ -24,6 +24,7 @@ from .tables import row_groups
 
 CLUSTERS = 12
 MEMBERS = 4  # dropped copies named of each cluster
+SLICE = 1 << 16  # rows looked at at once
 POOL = 48  # pairs of each class held
 CLASSES = ("url", "exact", "≥ 0.95", "0.8 – 0.95", "< 0.8", "unknown")  # of similarity, in the order of the page
 BINS = 40  # of similarity from 0 to 1
@@ -140,7 +141,8 @@ def survey_duplicates(run: Store, manifest: Mapping[str, Any], texts: DedupTexts
             said = tuple(int(receipt[key]) for key in ("cut_documents", "cut_spans", "cut_bytes"))
             made.cuts[name.partition("/")[0]] = (said[0], said[1], said[2])
         for rows, _ in row_groups(run, name, _COLUMNS):
-            counter.add(rows)
+            for first in range(0, len(rows), SLICE):
+                counter.add(rows.slice(first, SLICE))
         counter.end_table()
     counter.finish()
     return made

@@ -100,6 +100,7 @@ def test_neither_order_nor_row_groups_decide_what_is_shown(
     run: tuple[Store, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dedup_survey, "POOL", 3)
+    monkeypatch.setattr(dedup_survey, "SLICE", 5)
     store, manifest = run
     whole = survey_duplicates(store, manifest)
     table = pa.concat_tables(pq.read_table(store.local(name)) for name, _ in tables_of(store, manifest)[-1:])
@@ -290,9 +291,11 @@ def test_nothing_and_nearly_everything_are_warned_of(removed: int, documents: in
 def test_large_clusters_and_an_input_that_lost_everything_are_warned_of() -> None:
     found = Duplicates(removed=40, lost={("small", "large"): 40}, entered={"small": 40, "large": 200})
     found.cluster_sizes = {12: 1, 41: 1}
+    found.cuts = {"lines": (3, 1, 2_000)}
     manifest = {"documents_in": 240, "kept": 200, "recipe": {"dedup": {"guard": {"size": 20}}}}
     said = dedup_summary(manifest, found, "OUT")
     assert "the input small lost all of its 40 documents" in said
+    assert "1 stretch with 2.00 kB cut out of 3 documents" in said
     assert "1 cluster is larger than 20 documents, or 5 % of all" in said
     assert "larger than 20 documents" in duplicates_section(
         replace(found, kinds={"near": 40}), 240, settings_of(manifest)
