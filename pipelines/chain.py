@@ -72,7 +72,8 @@ def find_duplicates(work: Work, dedup: Dedup, parts: Sequence[Part], index: Pinn
 
     Whoever gives an index calls `add_batch` once the run's results are committed.
     """
-    require_columns([*dedup.keep, *(dedup.url.keep if dedup.url else ())], parts)
+    require_columns(dedup.keep, parts)
+    require_columns(dedup.url.keep if dedup.url else (), parts, "url.keep")
     found, pinned = Found(), [f"index-{index.digest}"] if index is not None else []
     if dedup.url is not None:
         stage = url_stage(work.store, dedup, parts, pinned)

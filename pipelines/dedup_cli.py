@@ -57,6 +57,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
         metavar="POLICY",
         help="longest (default), smallest_id, newest[:COLUMN], highest:COLUMN, priority:INPUT,INPUT; repeat for ties",
     )
+    who.add_argument("--url-keep", action="append", metavar="POLICY", help="the same, of one URL; newest by default")
     who.add_argument(
         "--guard", type=int, metavar="N", help="report clusters of more than N documents; 1,000 by default"
     )
@@ -104,7 +105,7 @@ def dedup_value(arguments: Any) -> dict[str, Any]:
         "guard": guard,
     }
     if arguments.url:
-        dedup["url"] = {}
+        dedup["url"] = {"keep": arguments.url_keep or ["newest"]}
     if arguments.lines:
         dedup["lines"] = {"unit": arguments.lines, "window": arguments.window}
     if arguments.substrings:

@@ -67,7 +67,7 @@ def keep_keys(keep: Sequence[str], source: str, batch: pa.RecordBatch) -> Words:
     return keys
 
 
-def require_columns(keep: Sequence[str], parts: Sequence[Part]) -> None:
+def require_columns(keep: Sequence[str], parts: Sequence[Part], field: str = "keep") -> None:
     """Refuse a policy whose column is in no input, as far as the first records tell. InputError names those there are.
 
     They tell where all have the same fields, as a table's do; where fields come and go, `require_values` looks later.
@@ -83,7 +83,7 @@ def require_columns(keep: Sequence[str], parts: Sequence[Part]) -> None:
         known |= {*batch.schema.names, *(fields[0] if fields else ())} - {"metadata"}
     for column, policy in asked.items():
         if seen and column not in known:
-            raise InputError(f"keep: {policy!r} reads a column that no input has; {_those(known)}")
+            raise InputError(f"{field}: {policy!r} reads a column that no input has; {_those(known)}")
 
 
 def _whole(part: Part) -> Part:

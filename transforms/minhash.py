@@ -35,7 +35,7 @@ _OWN_HASHES = {"affine32": "rolling", "mersenne64": "xxh64", "mersenne32": "sha1
 class MinHash(BaseModel):
     """What makes two documents near-duplicates: an estimate of the Jaccard similarity of their n-grams.
 
-    Documents meet where one band of `rows` values is equal: with 14 x 8 a pair of similarity 0.72 meets in half of the
+    Documents meet where one band of `rows` values is equal: with 14 x 8 a pair of similarity 0.72 meets in 65 % of the
     cases, one of 0.8 in 92 %. `family` names the library whose signatures these are, value for value, where n-grams are
     hashed as it does: `affine32` those of datasketch 2, `mersenne32` of its scheme `legacy` (before 2.0), `mersenne64`
     of datatrove's 64-bit ones. `shingle_hash` is `rolling` for affine32 unless named (the fastest; no other library has

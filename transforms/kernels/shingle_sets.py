@@ -36,15 +36,24 @@ def set_rows(
         while count:
             if size + count > len(values):
                 grown = np.empty(2 * len(values) + count, np.uint64)
-                grown[:size] = values[:size]
+                _move(values, 0, size, grown, 0)
                 values = grown
-            values[size : size + count] = block[:count]
+            _move(block, 0, count, values, size)
             size += count
             count = roll(text, end, characters, ngram, state, window, block)
         if size - first > len(spare):
             spare = np.empty(2 * (size - first), np.uint64)
         ends[row + 1] = first + _distinct(values[first:size], spare, counts)
-    return ends, values[: ends[rows]].copy()
+    found = np.empty(ends[rows], np.uint64)
+    _move(values, 0, len(found), found, 0)
+    return ends, found
+
+
+@kernel
+def _move(source: Words64, first: int, end: int, target: Words64, place: int) -> None:
+    """Copy source[first:end] to target[place:]: of an assignment between slices numba compiles far more."""
+    for at in range(first, end):
+        target[place + at - first] = source[at]
 
 
 @kernel
@@ -59,7 +68,7 @@ def _distinct(values: Words64, spare: Words64, counts: NDArray[np.int64]) -> int
         passes += 1
     for shift in range(64 - 8 * passes, 64, 8):
         _deal(values, spare, counts, np.uint64(shift))
-        values[:] = spare[: len(values)]
+        _move(spare, 0, len(values), values, 0)
     for at in range(1, len(values)):
         value, place = values[at], at
         while place > 0 and values[place - 1] > value:
