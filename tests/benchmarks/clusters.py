@@ -266,7 +266,7 @@ def joined(rows: int, pairs: Any) -> list[int]:
 def rensa_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Insert every row, ask for each, join what meets; signatures get in by way of how rensa pickles them."""
     import numpy as np
-    from rensa import RMinHash, RMinHashLSH  # type: ignore[import-not-found]
+    from rensa import RMinHash, RMinHashLSH
 
     empty = RMinHash(num_perm=BANDS * ROWS, seed=1)
     head = empty.__getstate__()[: -5 * BANDS * ROWS]  # what follows are the values, all bits set: 5 bytes each

@@ -51,7 +51,7 @@ def gaoya(texts: list[str]) -> dict[str, Any]:
 
 def rensa(texts: list[str]) -> dict[str, Any]:
     """Sign a thousand texts a call."""
-    from rensa import RMinHash  # type: ignore[import-not-found]
+    from rensa import RMinHash
 
     start = time.process_time()
     for first in range(0, len(texts), 1000):
