@@ -131,8 +131,9 @@ def _bytes_of(column: pa.Array) -> pa.Array:
     return column.cast(pa.large_binary())
 
 
-def _mapped(fields: Fields) -> Iterator[tuple[str, str | None]]:
-    return iter((("source_id", fields.id), ("url", fields.url or "url"), ("language", fields.language)))
+def _mapped(fields: Fields) -> list[tuple[str, str]]:
+    named = (("source_id", fields.id), ("url", fields.url or "url"), ("language", fields.language))
+    return [(column, name) for column, name in named if name is not None]
 
 
 def _words(column: pa.Array) -> pa.Array:
