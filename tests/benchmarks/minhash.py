@@ -3,15 +3,15 @@
     python tests/benchmarks/minhash.py DOCS.jsonl.zst… [--megabytes 50] [--sample 2] [--rows 1000000]
         [--datatrove PYTHON] [--peers PYTHON]
 
-Signatures: penstock from the text, FineWeb's normalisation in it; datasketch (`affine32`, the same permutations, XXH32
-of a shingle) from `text.lower().split()`, which is less work, and from shingles that lie ready. Clusters: digests of
-the bands, links, forest and components here; `MinHashLSH` of 14 x 8, each row inserted, then asked for, and a
-union-find there; on made signatures, of which a tenth repeat another row in some bands. `same_clusters`: on the rows
-that both had. Families: each with its default hash of an n-gram, FineWeb's SHA-1, and characters; datatrove, gaoya and
-rensa sign the sample as `minhash_peers_side.py` says, where a Python that has them is named. `same_as_datatrove`: texts
-of the sample whose mersenne64 signature is datatrove's, and all that are long enough. Prints one JSON line: MB of UTF-8
-text and rows per CPU-second, in one process, the best of the rounds; memory with the data loaded and its rise while
-measuring.
+Signatures: penstock from the text, FineWeb's normalisation in it; datasketch (`affine32`, the same permutations,
+XXH32 of a shingle) from `text.lower().split()`, which is less work, and from shingles that lie ready. Clusters, in
+memory (`clusters.py` measures them through files, as a run makes them): digests of the bands, links and components
+here; `MinHashLSH` of 14 x 8, each row inserted, then asked for, and a union-find there; on made signatures, of which
+a tenth repeat another row in some bands. `same_clusters`: on the rows that both had. Families: each with its default
+hash of an n-gram, FineWeb's SHA-1, and characters; datatrove, gaoya and rensa sign the sample as
+`minhash_peers_side.py` says, where a Python that has them is named. `same_as_datatrove`: texts of the sample whose
+mersenne64 signature is datatrove's, and all that are long enough. Prints one JSON line: MB of UTF-8 text and rows per
+CPU-second, in one process, the best of the rounds; memory with the data loaded and its rise while measuring.
 """
 
 from __future__ import annotations
@@ -117,12 +117,13 @@ def clusters(signatures: Any) -> Any:
     """Give each row's cluster, as the smallest row in it: int64 (rows,)."""
     import numpy as np
 
-    from penstock.transforms.kernels.graph import components, link, spanning_forest
+    from penstock.pipelines.exchange import pack, repeats
+    from penstock.transforms.kernels.graph import components
     from penstock.transforms.kernels.minhash import digest_bands
 
     places = np.arange(len(signatures), dtype=np.uint64)
-    edges = [link(digests, places) for digests in digest_bands(signatures, BANDS)]
-    nodes, labels = components(spanning_forest(np.concatenate(edges)))
+    edges = [repeats(pack(digests, places)) for digests in digest_bands(signatures, BANDS)]
+    nodes, labels = components(np.concatenate(edges))
     found = places.astype(np.int64)
     found[nodes.astype(np.int64)] = labels
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernel
+from . import inlined, kernel
 from .shingles import K
 from .simplify import Bytes, Offsets
 from .word_hashes import hash_words
@@ -95,37 +95,36 @@ def digest_bands(signatures: NDArray[Any], bands: int) -> NDArray[np.uint64]:
 @kernel
 def _digest_bands(signatures: Words32, bands: int) -> NDArray[np.uint64]:
     n, values = signatures.shape
-    rows = values // bands
+    rows, flat = values // bands, signatures.reshape(-1)
     digests = np.empty((bands, n, 2), np.uint64)
-    for band in range(bands):
-        for row in range(n):
-            low, high = _murmur128(signatures[row, band * rows : (band + 1) * rows], np.uint64(band))
+    for row in range(n):  # outside, so that a signature is read once
+        for band in range(bands):
+            low, high = _murmur128(flat, row * values + band * rows, rows, np.uint64(band))
             digests[band, row, 0] = low
             digests[band, row, 1] = high
     return digests
 
 
-@kernel
-def _murmur128(words: Words32, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
+@inlined
+def _murmur128(words: Words32, first: int, count: int, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
     c1, c2 = np.uint64(0x87C37B91114253D5), np.uint64(0x4CF5AD432745937F)
     h1 = h2 = seed
-    count = len(words)
-    for at in range(0, count, 4):
-        k1 = np.uint64(words[at])
-        k2 = np.uint64(0)
-        if at + 1 < count:
-            k1 |= np.uint64(words[at + 1]) << np.uint64(32)
-        if at + 2 < count:
-            k2 |= np.uint64(words[at + 2])
-        if at + 3 < count:
-            k2 |= np.uint64(words[at + 3]) << np.uint64(32)
+    whole, tail = first + count // 4 * 4, first + count
+    for at in range(first, whole, 4):
+        k1 = np.uint64(words[at]) | np.uint64(words[at + 1]) << np.uint64(32)
+        k2 = np.uint64(words[at + 2]) | np.uint64(words[at + 3]) << np.uint64(32)
         h1 ^= _rotate(k1 * c1, 31) * c2
-        h2_word = _rotate(k2 * c2, 33) * c1
-        if at + 4 > count:  # the tail is mixed in and not stirred
-            h2 ^= h2_word
-            break
         h1 = (_rotate(h1, 27) + h2) * np.uint64(5) + np.uint64(0x52DCE729)
-        h2 = (_rotate(h2 ^ h2_word, 31) + h1) * np.uint64(5) + np.uint64(0x38495AB5)
+        h2 ^= _rotate(k2 * c2, 33) * c1
+        h2 = (_rotate(h2, 31) + h1) * np.uint64(5) + np.uint64(0x38495AB5)
+    if whole < tail:  # the tail is mixed in and not stirred
+        k1, k2 = np.uint64(words[whole]), np.uint64(0)
+        if whole + 1 < tail:
+            k1 |= np.uint64(words[whole + 1]) << np.uint64(32)
+        if whole + 2 < tail:
+            k2 |= np.uint64(words[whole + 2])
+        h1 ^= _rotate(k1 * c1, 31) * c2
+        h2 ^= _rotate(k2 * c2, 33) * c1
     length = np.uint64(4 * count)
     h1, h2 = h1 ^ length, h2 ^ length
     h1 += h2
@@ -135,12 +134,12 @@ def _murmur128(words: Words32, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
     return h1, h2 + h1
 
 
-@kernel
+@inlined
 def _rotate(value: np.uint64, bits: int) -> np.uint64:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@kernel
+@inlined
 def _fmix64(value: np.uint64) -> np.uint64:
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
