@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError
 from ..sharding.store import Store
-from ..transforms.kernels.entries import fold_entries, repeated_entries, sort_entries
+from ..transforms.kernels.entries import fold_entries, join_entries, repeated_entries, sort_entries
 from .runners import Job
 from .stage import THREADS, Meter, Receipt, Stage, run_task
 
@@ -58,9 +58,8 @@ def put_bands(store: Store, folder: Path, bands: Bands) -> Receipt:
 
 def pack(digests: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> Packed:
     """Join digests (n, 2) and addresses (n,) to entries (n,)."""
-    packed = np.empty(len(addresses), PACKED)
-    packed["high"], packed["low"], packed["address"] = digests[:, 0], digests[:, 1], addresses
-    return packed
+    made = join_entries(np.require(digests, np.uint64, ["C", "W"]), np.require(addresses, np.uint64, ["C", "W"]))
+    return made.reshape(-1).view(PACKED)
 
 
 def fold(entries: Packed) -> tuple[Packed, NDArray[np.uint64]]:
