@@ -30,7 +30,7 @@ from .repeat_methods import Launch, LineMethod, Method, SpanMethod, runs_stage
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .tables import parquet
-from .token_units import keep_tokenizer
+from .token_units import keep_tokenizer, warm_units
 from .views import CutList, Part, View, get_array, put_array
 
 Repeats = Lines | Substrings
@@ -94,6 +94,8 @@ def warm_repeats(settings: Repeats) -> None:
         group_entries(digests, numbers.astype(np.uint64))
     else:
         kernels = Substrings() if settings.unit == "bytes" else Substrings(unit="words")  # which tokens share
+        if settings.unit == "tokens":
+            warm_units()
         units = replace(kernels.units(texts), length=2)
         places, digests = units.runs()
         group_entries(digests, places)

@@ -1,7 +1,8 @@
 """Texts as the tokens of a byte-level vocabulary, for substrings of n tokens: ids, and the bytes of each in the text.
 
-A token's bytes come from the vocabulary and are compared with the text's, so that no cut is ever a byte off; that
-takes a tenth of what encoding does.
+A token's bytes come from the vocabulary and are compared with the text's, so that no cut is ever a byte off.
+With fastokens and cl100k 64 MB/s a core, where encoding alone has 85. A text is encoded up to three times: stretches of
+50 tokens are cut at 16 MB/s a core, where those of 100 bytes are at 27.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..sharding.store import Store
 from ..tokenizer import load_tokenizer
 from ..tokenizer.gate import PROBES
 from ..tokenizer.vocab import FileTokenizer, vocabulary_files
+from ..transforms.kernels.tokens import place_tokens
 from ..transforms.repeated_spans import Substrings
 from ..transforms.step import utf8_buffers
 from .duplicates import Dedup
@@ -40,35 +42,27 @@ class TokenUnits:
         Raises `RequestError` for a text to which its tokens do not join.
         """
         found = self.tokenizer.encode(texts)
-        bounds, ids = found.offsets.to_numpy().astype(np.int64), found.values.to_numpy()
-        joined = self.tokenizer.token_bytes.take(pa.array(ids))
-        _, at, body = joined.buffers()
-        edges = np.frombuffer(at, np.int64, len(ids) + 1) if len(ids) else np.zeros(1, np.int64)
-        spelled = np.frombuffer(body, np.uint8, int(edges[-1])) if len(ids) else np.zeros(0, np.uint8)
-        offsets, data = utf8_buffers(texts)
-        row = _unequal(offsets, data[offsets[0] : offsets[-1]], edges[bounds], spelled)
-        if row is not None:
-            text = str(texts[row].as_py())
+        bounds, ids = found.offsets.to_numpy().astype(np.int64), found.values.to_numpy().astype(np.int32)
+        spans, wrong = place_tokens(bounds, ids, *_spelled(self.tokenizer.token_bytes), *utf8_buffers(texts))
+        if wrong >= 0:
             raise RequestError(
-                f"the tokens that {self.tokenizer.name} gives for the text {text[:60]!r} do not join to it byte for "
-                "byte, as it changes texts before it encodes them: take another vocabulary, or unit: bytes"
+                f"the tokens that {self.tokenizer.name} gives for the text {str(texts[wrong].as_py())[:60]!r} do not "
+                "join to it byte for byte, as it changes texts before it encodes them: take another vocabulary, or "
+                "unit: bytes"
             )
-        edges = edges + offsets[0]
-        return bounds, ids.astype(np.int32), np.column_stack([edges[:-1], edges[1:]])
+        return bounds, ids, spans
 
 
-def _unequal(
-    offsets: NDArray[np.int64], data: NDArray[np.uint8], edges: NDArray[np.int64], spelled: NDArray[np.uint8]
-) -> int | None:
-    """Find the first text whose bytes are not those that its tokens spell; None where all are."""
-    ends = offsets[1:] - offsets[0]
-    longer = np.flatnonzero(ends != edges[1:])
-    if len(longer):
-        row = int(longer[0])
-        data, spelled = data[: edges[row]], spelled[: edges[row]]
-    if np.array_equal(data, spelled):
-        return row if len(longer) else None
-    return int(np.searchsorted(ends, np.argmax(data != spelled), "right"))
+def _spelled(tokens: pa.LargeBinaryArray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Give the bytes of all tokens as kernels read them: starts (vocab_size + 1,), and the bytes."""
+    _, starts, body = tokens.buffers()
+    return np.frombuffer(starts, np.int64, len(tokens) + 1), np.frombuffer(body, np.uint8)
+
+
+def warm_units() -> None:
+    """Compile what places tokens; any vocabulary's do it."""
+    place_tokens(np.array([0, 1]), np.array([0], np.int32), *_spelled(pa.array([b"a"], pa.large_binary())),
+                 *utf8_buffers(pa.array(["a"])))  # fmt: skip
 
 
 def open_units(tokenizer: FileTokenizer) -> TokenUnits:

@@ -23,11 +23,12 @@ from penstock.pipelines.dedup_cli import add_dedup, dedup_value
 from penstock.pipelines.dedup_manifest import fingerprint
 from penstock.pipelines.duplicates import Dedup
 from penstock.pipelines.recipe import Recipe
-from penstock.pipelines.repeats import repeats_stage
+from penstock.pipelines.repeats import repeats_stage, warm_repeats
 from penstock.pipelines.token_units import TokenUnits, check_units, open_units
 from penstock.sharding.store import Store
 from penstock.tokenizer import load_tokenizer
 from penstock.tokenizer.gate import PROBES
+from penstock.transforms.kernels.tokens import place_tokens
 from penstock.transforms.repeated_spans import Substrings
 
 DATA = Path(__file__).parent / "data" / "tokenizers"
@@ -168,6 +169,12 @@ def test_a_text_that_a_vocabulary_changes_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(file))
     with pytest.raises(RequestError, match="'old pines' do not join"):
         open_units(load_tokenizer(tmp_path))(pa.array(texts))
+
+
+def test_workers_compile_before_they_start() -> None:
+    """Without the vocabulary, which is not where every worker is."""
+    warm_repeats(Substrings(unit="tokens", tokenizer="nowhere.tiktoken"))
+    assert len(place_tokens.signatures) == 1  # type: ignore[attr-defined]
 
 
 def test_probes_join() -> None:
