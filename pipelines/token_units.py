@@ -2,7 +2,7 @@
 
 A token's bytes come from the vocabulary and are compared with the text's, so that no cut is ever a byte off.
 With fastokens and cl100k 64 MB/s a core, where encoding alone has 85. A text is encoded up to three times: stretches of
-50 tokens are cut at 16 MB/s a core, where those of 100 bytes are at 27.
+50 tokens are cut at 13 MB/s a core, where those of 100 bytes are at 20. Opening cl100k takes a process 1.5 s and 70 MB.
 """
 
 from __future__ import annotations
