@@ -30,17 +30,10 @@ CONTENT = "content"
 
 def check_batches(dedup: Dedup) -> None:
     """Refuse kinds that need more than one look at the documents."""
-    asked = {
-        "url": dedup.url,
-        "verify": dedup.verify,
-        "guard.split": dedup.guard.split or None,
-        "lines": dedup.lines,
-        "substrings": dedup.substrings,
-    }
-    if found := [name for name, value in asked.items() if value is not None]:
+    if dedup.further:
         raise RequestError(
-            f"Deduplicate compares whole documents once, and {', '.join(found)} needs another look at them: use "
-            "`penstock dedup`, or a recipe's `dedup`"
+            f"Deduplicate compares whole documents once, and {', '.join(dedup.further)} needs another look at them: "
+            "use `penstock dedup`, or a recipe's `dedup`"
         )
 
 

@@ -52,6 +52,7 @@ from .token_units import check_units
 from .views import InputPart
 
 MiB = 1 << 20
+LIGHT = 8  # a byte of text takes an eighth of what the rules and the extraction of a run take
 
 
 class DedupJob(Frozen):
@@ -162,7 +163,7 @@ def _stages(
     index: Store | str | Path | None,
     batch: str | None,
 ) -> dict[str, Any]:
-    store, weight = launcher.store, input_weight(tasks)
+    store, weight = launcher.store, input_weight(tasks) // LIGHT
     planned, _ = pin(store.child("plan"), tasks)
     with launcher.progress.phase("compiling"):
         launcher.prepare(compile_kernels(job.steps, job.dedup))

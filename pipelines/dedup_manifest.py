@@ -55,7 +55,7 @@ def dedup_manifest(
         "bytes_kept": 0,
         "versions": versions(),
         "models": models(job.steps),
-        "stages": {**found.stages, "output": stage.hash, "tokens": None},
+        "stages": {**found.stages, "output": stage.hash, "text": None, "tokenizer": None, "tokens": None},
         "tables": {"parts": None, "row_groups": None, "clusters": removals},
     }
 

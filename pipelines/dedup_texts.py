@@ -7,13 +7,16 @@ by then: that is said in the place of the text.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .. import InputError, StoreError
 from ..sharding.store import Store
+from ..transforms.files import open_input
 from ..transforms.named import parse_step
 from ..transforms.readers import Fields
 from ..transforms.values import plain_value
@@ -92,7 +95,7 @@ class DedupTexts:
         try:
             for row, values in _rows(self._part(task), rows):
                 found[row] = values
-        except (InputError, StoreError, OSError) as error:
+        except (InputError, StoreError, OSError, pa.ArrowException) as error:
             return f"the input cannot be read any more: {error}", left - task.bytes
         return "the input has no such record any more", left - task.bytes
 
@@ -101,17 +104,33 @@ class DedupTexts:
         inputs = self._manifest.get("inputs") or recipe.get("inputs") or {}
         fields = Fields.model_validate((inputs.get(task.pieces[0].source) or {}).get("fields") or {})
         steps = recipe.get("steps") or ()
+        fields = fields.model_copy(update={"metadata": ()})
         return InputPart(task, fields, tuple(parse_step(step) for step in steps))
 
 
 def _rows(part: InputPart, rows: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read some rows of a part, up to the last of them."""
-    last = max(rows)
-    for numbers, batch in part.batches(COLUMNS):
-        for at in np.flatnonzero(np.isin(numbers, list(rows))).tolist():
-            yield int(numbers[at]), {name: plain_value(batch.column(name)[at]) for name in batch.schema.names}
-        if len(numbers) and numbers[-1] >= last:
-            return
+    """Read some rows of a part: of Parquet files the row groups that hold them, of others up to the last row."""
+    first = 0
+    for count, cut in _row_groups(part) if all(one.format == "parquet" for one in part.task.pieces) else [(None, part)]:
+        here = {row - first for row in rows if row >= first and (count is None or row < first + count)}
+        for numbers, batch in cut.batches(COLUMNS) if here else ():
+            for at in np.flatnonzero(np.isin(numbers, list(here))).tolist():
+                values = {name: plain_value(batch.column(name)[at]) for name in batch.schema.names}
+                yield first + int(numbers[at]), values
+            if numbers[-1] >= max(here):
+                break
+        first += count or 0
+
+
+def _row_groups(part: InputPart) -> Iterator[tuple[int, InputPart]]:
+    """Part Parquet files into row groups, and count the rows of each."""
+    for piece in part.task.pieces:
+        with open_input(piece.url, piece.size) as file:
+            about = pq.ParquetFile(file).metadata
+        end = about.num_row_groups if piece.end < 0 else min(piece.end, about.num_row_groups)
+        for group in range(piece.start, end):
+            task = replace(part.task, pieces=(replace(piece, start=group, end=group + 1),))
+            yield about.row_group(group).num_rows, replace(part, task=task)
 
 
 def _shown(values: Mapping[str, Any] | None, id_: bytes, said: str) -> Shown:

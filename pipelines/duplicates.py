@@ -117,6 +117,13 @@ class Dedup(Frozen):
                     return f"{policy!r} names the input {name!r}: the inputs are {', '.join(map(repr, known))}"
         return None
 
+    @property
+    def further(self) -> list[str]:
+        """Name what is asked for beyond comparing whole documents."""
+        asked = {"url": self.url, "verify": self.verify, "lines": self.lines, "substrings": self.substrings}
+        split = ["guard.split"] if self.guard.split else []
+        return [*(name for name, value in asked.items() if value is not None), *split]
+
     @model_validator(mode="after")
     def _some_kind(self) -> Dedup:
         if not (self.documents or self.url or self.lines or self.substrings):

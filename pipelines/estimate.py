@@ -233,6 +233,7 @@ def said(found: Findings, cost: Cost, spent: dict[str, float]) -> dict[str, Any]
         "passed": found.passed.as_json(),
         "passed_bytes": found.passed_bytes.as_json(),
         "duplicates": duplicates(found).as_json() if found.recipe.dedup else None,
+        "not_foreseen": found.recipe.dedup.further if found.recipe.dedup else [],
         "kept": found.kept.as_json(),
         "kept_bytes": found.kept_bytes.as_json(),
         "tokens": None if tokens is None else tokens.as_json(),

@@ -88,6 +88,8 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     said = ["±: one standard error; two of them hold 19 times of 20. Nothing was written. Times are this machine's."]
     if found["duplicates"] is not None:
         said.append("duplicates: rather too few: copies that differ much in their raw bytes are missed.")
+    if found["not_foreseen"]:
+        said.append(f"duplicates: what {', '.join(found['not_foreseen'])} would find is not foreseen.")
     if not found["whole_input_read"]:
         said.append(
             f"read: {bytes_text(found['sample']['read_bytes'])} of {bytes_text(found['inputs']['bytes'])}, chosen by "

@@ -29,6 +29,11 @@ def trace_url(path: str, pattern: str, most: int = LISTED) -> Json:
     most `most` records are listed. A URL that the run never met: RequestError.
     """
     run = RunDirectory.open(path)
+    if run.table("parts") is None:
+        raise RequestError(
+            f"{path} is a deduplication alone, which keeps no ledger: what went, and for whom, stands in "
+            f"{path}/{run.table('clusters')}"
+        )
     found: list[Json] = []
     met = matched = 0
     for part in run.parts().values():

@@ -35,6 +35,8 @@ def verify(path: str | Path) -> dict[str, Any]:
     for name in ("text", "tokens"):
         if found_stage := manifest["stages"].get(name):
             report |= _published(store, name, found_stage, manifest["kept"])
+    if manifest["stages"].get("output"):
+        report |= {"output": _output(store, manifest["stages"]["output"])}
     tables = sorted(name for name in manifest["tables"].values() if name is not None)
     refuse([problem for name in tables if (problem := _problem(store, name, _maker(name))[1])])
     return {**report, "tables": tables}
@@ -72,6 +74,18 @@ def _texts(stage: Stage, receipts: Mapping[str, Receipt], kept: int) -> dict[str
         )
     refuse(problems)
     return {"files": len(checked), "documents": documents, "bytes": sum(size for size, _ in checked)}
+
+
+def _output(run: Store, stage_hash: str) -> dict[str, int]:
+    """Check the files that a deduplication wrote, and those that stand beside them."""
+    from .dedup_output import objects_of
+    from .stage import Stage
+
+    stage = Stage("output", stage_hash, run, ())
+    names = objects_of(stage.receipts(sorted(stage.committed())))
+    checked = [_problem(stage.store, name, "") for name in names]
+    refuse([problem for _, problem in checked if problem])
+    return {"files": len(checked), "bytes": sum(size for size, _ in checked)}
 
 
 def _maker(table: str) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from .. import InputError, StoreError
 from .files import open_input
 from .inflate import BLOCK
-from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, refuse_missing
+from .rows import LARGEST_RECORD, RAW_BYTES, Fields, Piece, Rows, metadata_json, outcome, refuse_missing
 from .schema import BATCH_BYTES, BATCH_DOCUMENTS
-from .step import Outcome
+from .step import Outcome, utf8_buffers
 from .values import plain_values
 
 
@@ -91,14 +94,13 @@ def table_rows(
 ) -> Iterator[Outcome]:
     """Read rows of a table, each at its place; `rest` names the columns that go into `metadata`."""
     values = {name: batch.column(name) for name in batch.schema.names}
+    if _as_it_is(values[fields.text], largest):
+        yield _whole(values, places, piece, fields, rest)
+        return
     texts = _bytes_of(values[fields.text])
     rows = Rows(piece)
     others = [plain_values(values[name]) for name in rest]
-    words = {
-        column: _words(values[name])
-        for column, name in (("source_id", fields.id), ("url", fields.url or "url"), ("language", fields.language))
-        if name in values
-    }
+    words = {column: _words(values[name]).to_pylist() for column, name in _mapped(fields) if name in values}
     for row in range(batch.num_rows):
         body = texts[row].as_py()
         try:
@@ -129,10 +131,65 @@ def _bytes_of(column: pa.Array) -> pa.Array:
     return column.cast(pa.large_binary())
 
 
-def _words(column: pa.Array) -> list[str | None]:
+def _mapped(fields: Fields) -> list[tuple[str, str]]:
+    named = (("source_id", fields.id), ("url", fields.url or "url"), ("language", fields.language))
+    return [(column, name) for column, name in named if name is not None]
+
+
+def _words(column: pa.Array) -> pa.Array:
+    if _is_string(column.type) and _is_valid(column):
+        return column.cast(pa.string())
     if pa.types.is_dictionary(column.type) or _is_text(column.type):
-        return [None if body is None else body.decode("utf-8", "replace") for body in _bytes_of(column).to_pylist()]
-    return [None if value is None else str(value) for value in plain_values(column)]
+        bodies = _bytes_of(column).to_pylist()
+        return pa.array([None if body is None else body.decode("utf-8", "replace") for body in bodies], pa.string())
+    return pa.array([None if value is None else str(value) for value in plain_values(column)], pa.string())
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _as_it_is(texts: pa.Array, largest: int) -> bool:
+    """Whether a column of texts makes one batch as it lies: UTF-8 throughout, and no more of it than a batch has."""
+    if not _is_string(texts.type) or len(texts) > BATCH_DOCUMENTS:
+        return False
+    size = pc.sum(pc.binary_length(texts)).as_py() or 0
+    return bool(size < min(BATCH_BYTES, largest)) and _is_valid(texts)
+
+
+def _whole(
+    values: Mapping[str, pa.Array], places: Sequence[int], piece: Piece, fields: Fields, rest: list[str]
+) -> Outcome:
+    """Make one batch of a table's columns, no row looked at but those that may be blank."""
+    texts, count = values[fields.text].cast(pa.string()), len(values[fields.text])
+    reasons: list[str | None] = [None] * count
+    for row in np.flatnonzero(_may_be_blank(texts)).tolist():
+        reasons[row] = None if (texts[row].as_py() or "").strip() else "read/empty"
+    arrays = {"text": texts, **{column: _words(values[name]) for column, name in _mapped(fields) if name in values}}
+    if rest:
+        others = [plain_values(values[name]) for name in rest]
+        arrays["metadata"] = pa.array(
+            [metadata_json(dict(zip(rest, row, strict=True))) for row in zip(*others, strict=True)], pa.string()
+        )
+    nothing: list[Any] = [None] * count
+    return outcome(piece, list(places[:count]), arrays, reasons, nothing, nothing)
+
+
+def _may_be_blank(texts: pa.Array) -> NDArray[np.bool_]:
+    """Say which texts are null or empty, or begin with a character that may be white space."""
+    offsets, data = utf8_buffers(texts)
+    first = np.zeros(len(texts), np.uint8)
+    some = offsets[1:] > offsets[:-1]
+    first[some] = data[offsets[:-1][some]]
+    return (first <= 32) | (first >= 127)
 
 
 def read_text(piece: Piece, largest: int = LARGEST_RECORD) -> Iterator[Outcome]:
