@@ -48,6 +48,7 @@ from .removals import join_removals
 from .runners import Job, RunnerOptions
 from .stage import Stage
 from .summary import cost
+from .token_units import check_units
 from .views import InputPart
 
 MiB = 1 << 20
@@ -128,6 +129,7 @@ def deduplicate(
     """
     chosen = options or RunnerOptions(runner=runner, workers=workers)
     require_apart(job, index, batch)
+    check_units(job.dedup)
     with launched(job.inputs, str(output), chosen, store_options, Progress(quiet=quiet)) as launcher:
         tasks = plan_inputs(job)
         require_tasks(tasks)

@@ -48,8 +48,10 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--lines", choices=("line", "paragraph", "sentence"), help="cut those that stood before")
     kinds.add_argument("--window", type=int, default=1, metavar="N", help="lines at once; C4's rule is 3 sentences")
     kinds.add_argument(
-        "--substrings", type=int, metavar="N", help="cut runs of N bytes that stood before; 100 is usual"
+        "--substrings", type=int, metavar="N", help="cut runs of N units that stood before; 100 bytes are usual"
     )
+    kinds.add_argument("--substring-unit", choices=("bytes", "words", "tokens"), help="of those runs; bytes by default")
+    kinds.add_argument("--substring-tokenizer", metavar="FILE", help="whose tokens: tokenizer.json or .tiktoken")
     who = parser.add_argument_group("which one stays")
     who.add_argument(
         "--keep",
@@ -108,8 +110,16 @@ def dedup_value(arguments: Any) -> dict[str, Any]:
         dedup["url"] = {"keep": arguments.url_keep or ["newest"]}
     if arguments.lines:
         dedup["lines"] = {"unit": arguments.lines, "window": arguments.window}
-    if arguments.substrings:
-        dedup["substrings"] = {"length": arguments.substrings}
+    spans = {
+        "length": arguments.substrings, "unit": arguments.substring_unit, "tokenizer": arguments.substring_tokenizer
+    }  # fmt: skip
+    asked = {name: value for name, value in spans.items() if value is not None}
+    if asked and arguments.substrings is None:
+        raise RequestError(
+            "--substring-unit and --substring-tokenizer say what is counted, and nothing says how many: --substrings N"
+        )
+    if asked:
+        dedup["substrings"] = asked
     output = {
         "format": arguments.format or "input",
         "annotate": arguments.annotate,

@@ -65,6 +65,7 @@ def fingerprint(job: DedupJob) -> str:
     value = job.model_dump(mode="json", exclude={"inputs": True, "steps": True})
     value["inputs"] = {name: item.model_dump(mode="json", exclude={"path"}) for name, item in job.inputs.items()}
     value["steps"] = [step_fingerprint(step) for step in job.steps]
+    value["dedup"] = job.dedup.fingerprint()
     return digest(value)
 
 

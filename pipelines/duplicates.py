@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..tokenizer.vocab import vocabulary_digests
 from ..transforms.minhash import MinHash
 from ..transforms.repeated_lines import Lines
 from ..transforms.repeated_spans import Substrings
@@ -72,6 +73,14 @@ class Guard(Frozen):
     similarity: float = Field(default=0.7, gt=0.0, le=1.0)  # of an edge that holds
 
 
+def repeats_value(settings: Lines | Substrings) -> dict[str, Any]:
+    """Give what decides which repeats are cut as JSON values: every field, a vocabulary by its bytes."""
+    value = settings.model_dump(mode="json", exclude={"tokenizer"})
+    if isinstance(settings, Substrings) and settings.tokenizer is not None:
+        value["files"] = vocabulary_digests(settings.tokenizer)
+    return value
+
+
 class Dedup(Frozen):
     """Which documents are the same, and which of them stays.
 
@@ -93,6 +102,11 @@ class Dedup(Frozen):
     def documents(self) -> bool:
         """Whether whole documents are compared."""
         return self.exact or self.minhash is not None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Give what decides the result as JSON values: every field, a vocabulary by its bytes."""
+        value = self.model_dump(mode="json")
+        return value | ({"substrings": repeats_value(self.substrings)} if self.substrings is not None else {})
 
     def unknown_input(self, inputs: Iterable[str]) -> str | None:
         """Say which input a `priority` names that is none of these; None where all is well."""

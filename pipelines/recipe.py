@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .. import InputError, RecipeError
-from ..tokenizer.vocab import vocabulary_files
+from ..tokenizer.vocab import vocabulary_digests
 from ..transforms.named import StepField, files_named, step_fingerprint, step_kind
 from ..transforms.readers import Fields
 from .duplicates import Dedup, Frozen
@@ -170,8 +170,9 @@ class Recipe(Frozen):
             mode="json", exclude={"inputs": True, "steps": True, "final": True, "tokenizer": {"path"}}
         )
         if self.tokenizer is not None and self.tokenizer.path is not None:
-            files = vocabulary_files(self.tokenizer.path)
-            value["tokenizer"]["files"] = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+            value["tokenizer"]["files"] = vocabulary_digests(self.tokenizer.path)
+        if self.dedup is not None:
+            value["dedup"] = self.dedup.fingerprint()
         value["inputs"] = {name: item.model_dump(mode="json", exclude={"path"}) for name, item in self.inputs.items()}
         value["steps"] = [step_fingerprint(step) for step in self.steps]
         value["final"] = [step_fingerprint(step) for step in self.final]
@@ -263,7 +264,7 @@ def replace_inputs(named: Any, globs: Sequence[str]) -> dict[str, Any]:
 
 
 def root_paths(value: dict[str, Any], folder: Path) -> None:
-    """Read relative paths, of inputs, of the tokenizer and of files that steps name, from the recipe's folder."""
+    """Read relative paths, of inputs, of tokenizers and of files that steps name, from the recipe's folder."""
 
     def rooted(path: Any) -> Any:
         if isinstance(path, list):
@@ -276,6 +277,8 @@ def root_paths(value: dict[str, Any], folder: Path) -> None:
     inputs = value.get("inputs")
     holders = [*(inputs.values() if isinstance(inputs, dict) else ()), value.get("tokenizer")]
     places: list[tuple[Any, tuple[str, ...]]] = [(holder, ("path",)) for holder in holders]
+    if isinstance(dedup := value.get("dedup"), dict):
+        places.append((dedup.get("substrings"), ("tokenizer",)))
     for steps in (value.get("steps"), value.get("final")):
         places += files_named(steps)
     for holder, names in places:

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from ..transforms.kernels.windows import COUNT_BITS
 from ..transforms.repeated_lines import Lines
-from ..transforms.repeated_spans import Substrings, Units, places_of
+from ..transforms.repeated_spans import Encode, Substrings, Units, places_of
 from .exchange import exchange, put_bands, sign_key
 from .repeat_lists import Again, Link, Listed, Numbers, joint, listed, sent
 from .runners import Job
 from .stage import Meter, Receipt, Stage
+from .token_units import TokenUnits
 from .views import Fates, Part, View, get_array, put_array
+from .vocabulary import RunTokenizer
 
 COLUMNS = ("id", "source_id", "text")
 Launch = Callable[[Job], None]
@@ -83,10 +85,11 @@ def runs_stage(stage: Stage) -> Stage:
 
 @dataclass(frozen=True)
 class SpanMethod:
-    """Stretches of bytes or words."""
+    """Stretches of bytes, words or tokens."""
 
     settings: Substrings
     view: View
+    tokenizer: RunTokenizer | None = None
 
     def find(self, stage: Stage, parts: Sequence[Part], launch: Launch, local: bool) -> tuple[Again, ...]:
         """Run one exchange of runs and one of windows."""
@@ -99,8 +102,9 @@ class SpanMethod:
     def _sign_runs(self, stage: Stage, part: Part, folder: Path, meter: Meter) -> Receipt:
         fates, base, places, digests = Fates(), 0, [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)]
         with meter.on("runs"):
+            encode = self._encode()
             for _, batch in self.view.batches(part, ["text"], fates):
-                units = self.settings.units(batch.column("text"))
+                units = self.settings.units(batch.column("text"), encode)
                 found, made = units.runs()
                 places.append(found + np.uint64(base << COUNT_BITS))
                 digests.append(made)
@@ -129,13 +133,16 @@ class SpanMethod:
         for rows, batch, units, _, inside in self._by_batch(part, places, COLUMNS):
             yield rows, batch, *units.cuts(inside)
 
+    def _encode(self) -> Encode | None:
+        return TokenUnits(self.tokenizer.load()) if self.tokenizer is not None else None
+
     def _by_batch(
         self, part: Part, places: Numbers, columns: Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch, Units, np.uint64, Numbers]]:
         """Read a part in batches; give each with its first unit's number, and the places in it counted from that."""
-        base = 0
+        base, encode = 0, self._encode()
         for rows, batch in self.view.batches(part, columns) if len(places) else ():
-            units = self.settings.units(batch.column("text"))
+            units = self.settings.units(batch.column("text"), encode)
             edges = np.array([base << COUNT_BITS, (base + len(units)) << COUNT_BITS], np.uint64)
             first, end = np.searchsorted(places, edges).tolist()
             yield rows, batch, units, np.uint64(base), places[first:end] - edges[0]

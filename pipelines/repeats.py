@@ -24,11 +24,13 @@ from ..transforms.kernels.digests import group_entries
 from ..transforms.repeated_lines import Lines, too_little
 from ..transforms.repeated_spans import Substrings
 from .clusters import CLUSTERS, put_removals
+from .duplicates import repeats_value
 from .repeat_lists import Again
 from .repeat_methods import Launch, LineMethod, Method, SpanMethod, runs_stage
 from .runners import Job
 from .stage import Meter, Receipt, Stage, package_versions, run_task
 from .tables import parquet
+from .token_units import keep_tokenizer, warm_units
 from .views import CutList, Part, View, get_array, put_array
 
 Repeats = Lines | Substrings
@@ -37,7 +39,7 @@ Repeats = Lines | Substrings
 def repeats_stage(run: Store, settings: Repeats, parts: Sequence[Part], upstream: Sequence[str] = ()) -> Stage:
     """Address the `lines` or `substrings` stage: settings, contents of the parts, and what earlier kinds took."""
     value = {
-        "repeats": settings.model_dump(mode="json"),
+        "repeats": repeats_value(settings),
         "parts": [part.key for part in parts],
         "upstream": list(upstream),
     }
@@ -55,7 +57,11 @@ def cut_repeats(
     standing = stage.receipt("repeats")
     if standing is not None:
         return standing
-    method: Method = LineMethod(settings, view) if isinstance(settings, Lines) else SpanMethod(settings, view)
+    method: Method = (
+        LineMethod(settings, view)
+        if isinstance(settings, Lines)
+        else SpanMethod(settings, view, keep_tokenizer(stage.store, settings))
+    )
     cut = _Cut(stage, settings, method, method.find(stage, parts, launch, local))
     done = stage.committed()
     if missing := [part for part in parts if cut_key(part) not in done]:
@@ -87,7 +93,10 @@ def warm_repeats(settings: Repeats) -> None:
         lines.cuts(numbers)
         group_entries(digests, numbers.astype(np.uint64))
     else:
-        units = replace(settings.units(texts), length=2)
+        kernels = Substrings() if settings.unit == "bytes" else Substrings(unit="words")  # which tokens share
+        if settings.unit == "tokens":
+            warm_units()
+        units = replace(kernels.units(texts), length=2)
         places, digests = units.runs()
         group_entries(digests, places)
         units.windows(places)

@@ -35,6 +35,7 @@ from .runners import Job, RunnerOptions
 from .stage import Receipt, Stage
 from .summary import cost, summarize
 from .survivors import RowGroup, Survivors
+from .token_units import check_units
 from .views import StoredPart
 from .vocabulary import RunTokenizer, checked, given_tokenizer, make_vocabulary, vocabulary_stage
 
@@ -95,6 +96,7 @@ def stages(state: Run) -> dict[str, Any]:
     require_tasks(tasks)
     if (given := given_tokenizer(recipe)) is not None:
         run_vocabulary(recipe, given)
+    check_units(recipe.dedup)
     if not {task.key for task in tasks} <= ingest_stage(recipe, store).committed():
         state.launcher.fit(
             len(tasks), input_weight(tasks)

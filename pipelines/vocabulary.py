@@ -5,7 +5,7 @@ survivors.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -65,17 +65,21 @@ def make_vocabulary(stage: Stage, recipe: Recipe, survivors: Survivors, row_grou
     return run_task(stage, "tokenizer", lambda folder, meter: _compute(stage, recipe, survivors, row_groups, meter))
 
 
+def put_given(store: Store, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Put the files of a vocabulary under a folder of their content, by their own names."""
+    folder = f"given/{digest([digest(body.hex()) for body in files.values()])}"
+    for name, body in files.items():
+        store.put_named(body, f"{folder}/{name}")
+    return tuple(f"{folder}/{name}" for name in files)
+
+
 def _compute(
     stage: Stage, recipe: Recipe, survivors: Survivors, row_groups: Sequence[RowGroup], meter: Meter
 ) -> Receipt:
     assert recipe.tokenizer is not None
     train = recipe.tokenizer.train
     if train is None:
-        files = given_files(recipe)
-        folder = f"given/{digest([digest(body.hex()) for body in files.values()])}"
-        for name, body in files.items():
-            stage.store.put_named(body, f"{folder}/{name}")
-        return {"files": [f"{folder}/{name}" for name in files], "documents": 0, "bytes": 0}
+        return {"files": list(put_given(stage.store, given_files(recipe))), "documents": 0, "bytes": 0}
     with meter.on("sample"):
         texts = sample(survivors, row_groups, train.sample_bytes, f"{recipe.seed} vocabulary")
     if not texts:

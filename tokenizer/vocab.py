@@ -9,10 +9,11 @@ document. The fast engine is 2 to 30 times the reference and stays only behind t
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +25,7 @@ from . import engines, gate, proto
 from .definition import Definition, Source, digest
 from .huggingface import read_huggingface
 from .ranks import read_ranks_file
+from .token_bytes import token_bytes
 
 _ENGINES = ("auto", "fast", "reference")
 _MOST_TOKENS = 2**31 - 1  # offsets of an Arrow list
@@ -149,6 +151,11 @@ class FileTokenizer:
                 run.append(place)
         return "".join([*out, self._reference.decode(run) if run else ""])
 
+    @cached_property
+    def token_bytes(self) -> pa.LargeBinaryArray:
+        """Give the bytes of every id, (vocab_size,); `RequestError` where tokens are not the text's bytes."""
+        return token_bytes(self._definition)
+
     def check(self, texts: pa.Array | Sequence[str | None]) -> bool:
         """Encode texts with both engines; a difference turns the fast one off, warns, and gives False.
 
@@ -245,6 +252,11 @@ def vocabulary_files(path: str | Path) -> dict[str, bytes]:
     """Give the files that a copy of the vocabulary needs, by name: itself, and the one it is read with."""
     source = read_source(path)
     return {source.name: source.body} | ({source.side_name: source.side} if source.side else {})
+
+
+def vocabulary_digests(path: str | Path) -> dict[str, str]:
+    """Give the SHA-256 of each of those files, by name: what a fingerprint knows a vocabulary by."""
+    return {name: hashlib.sha256(body).hexdigest() for name, body in vocabulary_files(path).items()}
 
 
 def read_source(path: str | Path) -> Source:

@@ -16,30 +16,41 @@ the exchange.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .. import RequestError
 from .kernels.text import code_point_classes
 from .kernels.units import find_words
 from .kernels.windows import COUNT_BITS, cover, digest_windows, find_runs, shrink
 from .step import utf8_buffers
 
-#: Give a batch's texts as tokens: ids by text, and the bytes that each token stands for; they join to the text.
-Encode = Callable[[pa.Array], tuple[pa.Array, NDArray[np.int64]]]
+
+class Encode(Protocol):
+    """Texts as tokens, whose bytes join to the texts."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Give the largest id + 1."""
+        ...
+
+    def __call__(self, texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+        """Encode n texts: bounds (n + 1,) into ids (m,), and spans (m, 2) in the bytes of the array's buffer."""
+        ...
 
 
 class Substrings(BaseModel):
     """Cut out every stretch of `length` units that stood before in the corpus, in another document or the same.
 
     100 bytes are the 50 BPE tokens of Lee et al. Words are told whatever space is between them, and take the space
-    behind them along. Overlapping occurrences count: of 101 equal letters one is left.
+    behind them along. Tokens are those of a byte-level vocabulary file; what stood before at another place in a word
+    has other tokens at its ends. Overlapping occurrences count: of 101 equal letters one is left.
 
     >>> texts = pa.array(["A wood of old oaks.", "It is a wood of old oaks!"])
     >>> units = Substrings(length=12).units(texts)
@@ -53,25 +64,40 @@ class Substrings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     length: Annotated[int, Field(ge=2, le=10_000)] = 100  # units; Lee et al. section 3.1.1: 50 tokens, 100 bytes of ids
-    unit: Literal["bytes", "words"] = "bytes"
+    unit: Literal["bytes", "words", "tokens"] = "bytes"
+    tokenizer: str | None = None  # of tokens: tokenizer.json or .tiktoken, a path or an fsspec URL
     left: Annotated[int, Field(ge=1, le=1 << 20)] = 1  # words; a document that cuts leave fewer goes whole
+
+    @model_validator(mode="after")
+    def _tokens_of_what(self) -> Substrings:
+        if self.unit == "tokens" and not self.tokenizer:
+            raise ValueError("unit is tokens, of no vocabulary: name its file, `tokenizer`, or take unit bytes")
+        if self.unit != "tokens" and self.tokenizer is not None:
+            raise ValueError(f"unit is {self.unit}, which need no `tokenizer`: leave it out, or take unit tokens")
+        return self
 
     @property
     def kind(self) -> str:
         """Name it as the column `edits` does."""
         return "dedup/substring"
 
-    def units(self, texts: pa.Array) -> Units:
-        """Take n texts apart."""
+    def units(self, texts: pa.Array, encode: Encode | None = None) -> Units:
+        """Take n texts apart; tokens by `encode`, which the caller opens from the file that the settings name."""
         offsets, data = utf8_buffers(texts)
         if self.unit == "bytes":
             return Units(self.length, offsets, data, _values(256), offsets, data, None)
+        if self.unit == "tokens":
+            if encode is None:
+                raise RequestError(f"units are tokens of {self.tokenizer}, and nothing was given that encodes")
+            bounds, ids, spans = encode(texts)
+            return Units(self.length, bounds, ids, _values(encode.vocab_size), offsets, data, spans)
         bounds, spans, values = find_words(offsets, data, code_point_classes())
+        values.flags.writeable = False  # as the table of tokens is, so that kernels compile once
         return Units(self.length, bounds, np.arange(len(spans), dtype=np.int32), values, offsets, data, spans)
 
-    def count(self, texts: pa.Array) -> int:
+    def count(self, texts: pa.Array, encode: Encode | None = None) -> int:
         """Count the units of n texts."""
-        bounds = self.units(texts).bounds
+        bounds = self.units(texts, encode).bounds
         return int(bounds[-1] - bounds[0])
 
 

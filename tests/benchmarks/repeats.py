@@ -1,6 +1,7 @@
 """Repeated lines and substrings of 100 bytes beside deduplicate-text-datasets (Lee et al. 2022), in turns.
 
     python tests/benchmarks/repeats.py DOCS.jsonl.zst… [--megabytes 40] [--sample 6] [--peer DEDUP_DATASET]
+        [--tokenizer FILE]
 
 penstock: the whole stage in one process, from Parquet parts of 8 MB to the list of cuts, files in a scratch folder.
 The peer, where its binary is given (`cargo build --release`, commit 4e9888a): `make`, `self-similar`, `collect` on the
@@ -53,7 +54,7 @@ def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         pq.write_table(table, work / f"part-{at:04d}.parquet", compression="zstd")
         number += len(group)
     sample = sample_of(texts, arguments.sample)
-    for settings in kinds().values():
+    for settings in kinds(arguments.tokenizer).values():
         warm_repeats(settings)
     return {
         "megabytes": round(size, 1), "documents": len(texts), "parts": len(groups),
@@ -61,8 +62,8 @@ def prepare_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kinds() -> dict[str, Any]:
-    """Name what is measured."""
+def kinds(tokenizer: str | None) -> dict[str, Any]:
+    """Name what is measured; 50 tokens, as Lee et al. count, where a byte-level vocabulary is given."""
     from penstock.transforms.repeated_lines import Lines
     from penstock.transforms.repeated_spans import Substrings
 
@@ -70,6 +71,7 @@ def kinds() -> dict[str, Any]:
         "lines": Lines(), "lines_fineweb": Lines(normalisation="fineweb"),
         "sentences_3": Lines(unit="sentence", window=3), "substrings": Substrings(length=LENGTH),
         "substrings_50_words": Substrings(length=50, unit="words"),
+        **({"substrings_50_tokens": Substrings(length=50, unit="tokens", tokenizer=tokenizer)} if tokenizer else {}),
     }  # fmt: skip
 
 
@@ -78,8 +80,10 @@ def penstock_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from penstock.pipelines.repeats import cut_repeats, repeats_stage, warm_repeats
+    from penstock.pipelines.token_units import open_units
     from penstock.pipelines.views import EVERYTHING, StoredPart
     from penstock.sharding.store import Store
+    from penstock.tokenizer import load_tokenizer
 
     store, names = Store(str(work)), sorted(path.name for path in work.glob("part-*.parquet"))
     parts = [
@@ -87,8 +91,10 @@ def penstock_side(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         for number, name in enumerate(names)
     ]
     found: dict[str, Any] = {}
-    for name, settings in kinds().items():
+    for name, settings in kinds(arguments.tokenizer).items():
         warm_repeats(settings)
+        if getattr(settings, "tokenizer", None):
+            open_units(load_tokenizer(settings.tokenizer))  # once a process, 2 s: its engine is held to the reference
         with tempfile.TemporaryDirectory(dir=work) as folder:
             stage, before, start = repeats_stage(Store(folder), settings, parts), peak_mb(), time.process_time()
             receipt = cut_repeats(stage, settings, parts, EVERYTHING, run_here, True)
@@ -213,6 +219,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=float, default=40.0)
     parser.add_argument("--sample", type=float, default=6.0, help="MB that the peer gets")
     parser.add_argument("--peer", help="the binary of deduplicate-text-datasets")
+    parser.add_argument("--tokenizer", metavar="FILE", help="whose tokens are counted, too: .tiktoken, tokenizer.json")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300, help="seconds that one side may take")
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
@@ -224,6 +231,7 @@ def main() -> int:
     sides = ["penstock", *(["peer"] if arguments.peer else [])]
     amounts = ["--megabytes", str(arguments.megabytes), "--sample", str(arguments.sample)]
     amounts += ["--peer", os.path.abspath(arguments.peer)] if arguments.peer else []
+    amounts += ["--tokenizer", os.path.abspath(arguments.tokenizer)] if arguments.tokenizer else []
     files = [os.path.abspath(path) for path in arguments.documents]
     rounds, sizes = [], {}
     for _ in range(arguments.rounds):
