@@ -102,15 +102,17 @@ class SpanMethod:
     def _sign_runs(self, stage: Stage, part: Part, folder: Path, meter: Meter) -> Receipt:
         fates, base, places, digests = Fates(), 0, [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)]
         with meter.on("runs"):
-            encode = self._encode()
+            starts, encode = [np.zeros(1, np.int64)], self._encode()
             for _, batch in self.view.batches(part, ["text"], fates):
                 units = self.settings.units(batch.column("text"), encode)
                 found, made = units.runs()
                 places.append(found + np.uint64(base << COUNT_BITS))
                 digests.append(made)
+                starts.append(_starts(units)[1:] + base)
                 base += len(units)
         placed, store = np.concatenate(places), stage.store
         receipt = {"part": part.key, "units": base, "places": put_array(store, placed, "places"), **fates.put(store)}
+        receipt["starts"] = put_array(store, np.concatenate(starts).astype(np.uint64), "starts")
         numbers = np.arange(len(placed), dtype=np.uint64)
         return receipt | _put(stage, part, numbers, np.concatenate(digests), folder, meter)
 
@@ -120,9 +122,10 @@ class SpanMethod:
         numbers, digests = [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.uint64)]
         places = _places(runs, part, joint([one.read(part.number) for one in shared]))
         with meter.on("windows"):
-            for _, _, units, base, inside in self._by_batch(part, places, ["text"]):
+            for _, _, units, moved, inside in self._by_batch(runs, part, places, ["text"]):
                 found, made = units.windows(inside)
-                numbers.append(found + base)
+                counts = np.diff(np.searchsorted(found, _starts(units).astype(np.uint64)))
+                numbers.append(found + np.repeat(moved, counts))
                 digests.append(made)
         return {"part": part.key} | _put(stage, part, np.concatenate(numbers), np.concatenate(digests), folder, meter)
 
@@ -130,29 +133,47 @@ class SpanMethod:
         """Read the part again; cut what the runs and windows that are listed cover."""
         whole, single = again
         places = joint([_places(whole.stage, part, whole.of(part)), places_of(single.of(part))])
-        for rows, batch, units, _, inside in self._by_batch(part, places, COLUMNS):
+        for rows, batch, units, _, inside in self._by_batch(whole.stage, part, places, COLUMNS):
             yield rows, batch, *units.cuts(inside)
 
     def _encode(self) -> Encode | None:
         return TokenUnits(self.tokenizer.load()) if self.tokenizer is not None else None
 
     def _by_batch(
-        self, part: Part, places: Numbers, columns: Sequence[str]
-    ) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch, Units, np.uint64, Numbers]]:
-        """Read a part in batches; give each with its first unit's number, and the places in it counted from that."""
-        base, encode = 0, self._encode()
+        self, runs: Stage, part: Part, places: Numbers, columns: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch, Units, Numbers, Numbers]]:
+        """Read a part in batches; give the texts that have places, alone, and the places counted in those.
+
+        Besides: what to add to a unit of each text (texts,) to count it in the part.
+        """
+        starts, at, encode = _array(runs, part, "starts"), 0, self._encode()
         for rows, batch in self.view.batches(part, columns) if len(places) else ():
-            units = self.settings.units(batch.column("text"), encode)
-            edges = np.array([base << COUNT_BITS, (base + len(units)) << COUNT_BITS], np.uint64)
-            first, end = np.searchsorted(places, edges).tolist()
-            yield rows, batch, units, np.uint64(base), places[first:end] - edges[0]
-            base += len(units)
+            edges, at = starts[at : at + len(rows) + 1], at + len(rows)
+            bounds = np.searchsorted(places, edges << np.uint64(COUNT_BITS))
+            counts = np.diff(bounds)
+            texts = np.flatnonzero(counts)
+            if len(texts):
+                picked = batch.take(pa.array(texts))
+                units = self.settings.units(picked.column("text"), encode)
+                moved = edges[texts] - _starts(units)[:-1].astype(np.uint64)
+                less = np.repeat(moved << np.uint64(COUNT_BITS), counts[texts])
+                yield rows[texts], picked, units, moved, places[bounds[0] : bounds[-1]] - less
 
 
 def _places(runs: Stage, part: Part, numbers: Numbers) -> Numbers:
     """Give the places of a part's runs by their numbers."""
-    receipt = runs.receipts([sign_key(part)])[0]
-    return get_array(runs.store, receipt["places"])[numbers.astype(np.int64)]
+    return _array(runs, part, "places")[numbers.astype(np.int64)]
+
+
+def _array(runs: Stage, part: Part, name: str) -> Numbers:
+    """Read what the signature of a part's runs left."""
+    return get_array(runs.store, runs.receipts([sign_key(part)])[0][name])
+
+
+def _starts(units: Units) -> NDArray[np.int64]:
+    """Count from the batch's first unit where each text begins: (texts + 1,)."""
+    starts: NDArray[np.int64] = units.bounds - units.bounds[0]
+    return starts
 
 
 def _put(stage: Stage, part: Part, numbers: Numbers, digests: Numbers, folder: Path, meter: Meter) -> Receipt:

@@ -171,6 +171,20 @@ def test_a_text_that_a_vocabulary_changes_is_named(tmp_path: Path) -> None:
         open_units(load_tokenizer(tmp_path))(pa.array(texts))
 
 
+def test_a_text_without_repeats_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+
+    def listening(self: TokenUnits, texts: pa.Array) -> Any:
+        encoded.extend(texts.to_pylist())
+        return place(self, texts)
+
+    place = TokenUnits.__call__
+    monkeypatch.setattr(TokenUnits, "__call__", listening)
+    texts = ["", "a wood of old oaks", "nothing of that", "", "a wood of old oaks", "0123456789"]
+    assert left(tmp_path, settings("small.tiktoken", 4), dealt(texts, [1])) == [*texts[:4], None, texts[5]]
+    assert sorted(encoded) == sorted([*texts, texts[4]])
+
+
 def test_workers_compile_before_they_start() -> None:
     """Without the vocabulary, which is not where every worker is."""
     warm_repeats(Substrings(unit="tokens", tokenizer="nowhere.tiktoken"))
