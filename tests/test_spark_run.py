@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from penstock import Recipe, run
+from penstock.pipelines.dedup import dedup_job, deduplicate
 from penstock.pipelines.job_server import ENGINES
 from penstock.pipelines.runners import RunnerOptions, session
 
@@ -43,11 +44,12 @@ def test_the_quickstart_on_spark_gives_the_local_tokens(spark: RunnerOptions, tm
 def test_dedup_alone_on_spark_removes_the_same(spark: RunnerOptions, tmp_path: Path) -> None:
     example = runpy.run_path(str(ROOT / "examples" / "dedup_only.py"))
     source = example["sample"](tmp_path / "in" / "docs.jsonl")
-    recipe = example["dedup_recipe"]([str(source)], id_field="name")
-    local = run(recipe, tmp_path / "local", quiet=True)
-    there = run(recipe, tmp_path / "spark", options=spark, quiet=True)
+    job = dedup_job([str(source)], fields={"id": "name"}, dedup={"verify": 0.7, "lines": {}})
+    local = deduplicate(job, tmp_path / "local", quiet=True)
+    there = deduplicate(job, tmp_path / "spark", options=spark, quiet=True)
     assert local["duplicates"] == 40
     assert removals(tmp_path / "spark", there) == removals(tmp_path / "local", local)
+    assert written(tmp_path / "spark") == written(tmp_path / "local")
 
 
 def test_many_parts_and_a_resumed_run(spark: RunnerOptions, small_recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -64,6 +66,13 @@ def test_many_parts_and_a_resumed_run(spark: RunnerOptions, small_recipe: dict[s
     again = run(Recipe.from_value(small_recipe), tmp_path / "spark", options=spark, quiet=True)
     assert again["tokens_sha256"] == local["tokens_sha256"]
     assert json.loads((tmp_path / "spark" / "manifest.json").read_bytes())["kept"] == local["kept"]
+
+
+def written(output: Path) -> dict[str, bytes]:
+    """Read every file that was written, by its name, which holds its hash."""
+    found = {path.name: path.read_bytes() for path in output.glob("output/*/data/**/*.jsonl")}
+    assert found
+    return found
 
 
 def removals(output: Path, manifest: dict[str, Any]) -> bytes:
