@@ -90,7 +90,7 @@ class Dedup(Frozen):
 
     url: Url | None = None
     exact: bool = True
-    normalisation: Literal["none", "fineweb"] = "none"  # of contents that are compared whole
+    normalisation: Literal["none", "fineweb", "slimpajama"] = "none"  # of contents that are compared whole
     minhash: MinHash | None = MinHash()
     keep: Keep = ("smallest_id",)
     verify: float | None = Field(default=None, gt=0.0, le=1.0)  # an edge holds at this true Jaccard similarity

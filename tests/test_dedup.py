@@ -153,3 +153,10 @@ def test_a_damaged_output_is_found(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_bytes(path.read_bytes() + b"{}")
     with pytest.raises(CorruptDataError, match="does not match"):
         verify(output)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("none", 3), ("slimpajama", 2), ("fineweb", 1)])
+def test_contents_are_compared_as_a_normalisation_leaves_them(name: str, kept: int, tmp_path: Path) -> None:
+    rows = [{"id": str(number), "text": text} for number, text in enumerate(("Öl, 12.5!", "öl 125", "öl, 7"))]
+    go(put(tmp_path / "in", rows), tmp_path / "out", dedup={"minhash": None, "normalisation": name})
+    assert len(written(tmp_path / "out")) == kept
