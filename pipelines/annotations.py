@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..sharding.store import Store
 from ..transforms.verdicts import NOTES
-from .tables import get_table, parquet
+from .clusters import addresses
+from .tables import get_table, parquet, put_table
 
 ROWS = 1 << 16  # of a row group
 PLACED = pa.schema([("part", pa.int32()), ("row", pa.int64()), *NOTES])
@@ -53,13 +53,11 @@ def put_marks(run: Store, removed: Sequence[str]) -> Marks:
     for name in removed:
         tables += _marks(get_table(run, name))
     table = pa.concat_tables(tables).combine_chunks()
-    addresses = (table.column("part").to_numpy().astype(np.int64) << 32) | table.column("row").to_numpy()
-    order = np.lexsort((np.arange(len(addresses)), addresses))
+    places = addresses(table, "")
+    order = np.argsort(places, kind="stable")
     last = np.ones(len(order), bool)
-    last[:-1] = addresses[order][1:] != addresses[order][:-1]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.take(pa.array(order[last])), sink, compression="zstd", row_group_size=ROWS)
-    return Marks(run, run.put(sink.getvalue().to_pybytes(), "output/marks/marks-", ".parquet"))
+    last[:-1] = places[order][1:] != places[order][:-1]
+    return Marks(run, put_table(run, table.take(pa.array(order[last])), "output/marks/marks-", ROWS))
 
 
 def _marks(removed: pa.Table) -> list[pa.Table]:

@@ -42,7 +42,6 @@ class Found:
     tables: tuple[str, ...] = ()  # of removals, from the run's folder
     costs: dict[str, Any] = field(default_factory=dict)
     removed: Removed = NOTHING
-    receipts: dict[str, Receipt] = field(default_factory=dict)  # the last of each stage
     first: Stage | None = None  # its signatures met every record of the input
 
     @property
@@ -62,7 +61,6 @@ class Found:
             tables=(*self.tables, f"{stage.name}/{stage.hash}/{receipt['clusters']}"),
             costs={**self.costs, stage.name: costs},
             removed=Removed(total, id_sum),
-            receipts={**self.receipts, stage.name: receipt},
             first=self.first or stage,
         )
 

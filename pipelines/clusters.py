@@ -219,20 +219,24 @@ def put_removals(store: Store, parts: Sequence[Part], table: pa.Table, folder: P
     """Commit a table of who goes, sorted by address, and the list of their rows by part."""
     path = folder / "clusters.parquet"
     pq.write_table(table, path, compression="zstd")
-    rows = table.column("row").to_numpy().astype(np.uint64)
-    addresses = (table.column("part").to_numpy().astype(np.uint64) << np.uint64(32)) | rows
     total = id_sum(table.column("id").combine_chunks()) if len(table) else 0
-    return put_listed(store, parts, path, addresses, total)
+    return put_listed(store, parts, path, addresses(table, "").astype(np.uint64), total)
 
 
-def put_listed(store: Store, parts: Sequence[Part], path: Path, addresses: NDArray[np.uint64], total: int) -> Receipt:
+def addresses(table: pa.Table, side: str) -> NDArray[np.int64]:
+    """Give the addresses of those that go, or (`kept_`) of those that stay; −1 where there is none."""
+    part, row = (table.column(f"{side}{name}").fill_null(-1).to_numpy().astype(np.int64) for name in ("part", "row"))
+    return np.where(row < 0, -1, (part << 32) | row)
+
+
+def put_listed(store: Store, parts: Sequence[Part], path: Path, gone: NDArray[np.uint64], total: int) -> Receipt:
     """Commit a written table of who goes, and the list of their rows by part; `total` sums their ids."""
     return {
         "clusters": store.put(path, "clusters-", ".parquet"),
-        "duplicates": len(addresses),
+        "duplicates": len(gone),
         "id_sum": str(total),
-        "removals": put_array(store, addresses & np.uint64(0xFFFFFFFF), "removals"),
-        "bounds": put_array(store, part_bounds(addresses, len(parts)), "bounds"),
+        "removals": put_array(store, gone & np.uint64(0xFFFFFFFF), "removals"),
+        "bounds": put_array(store, part_bounds(gone, len(parts)), "bounds"),
         "digest": digest([part.key for part in parts]),
     }
 

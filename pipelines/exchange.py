@@ -58,8 +58,7 @@ def put_bands(store: Store, folder: Path, bands: Bands) -> Receipt:
 
 def pack(digests: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> Packed:
     """Join digests (n, 2) and addresses (n,) to entries (n,)."""
-    made = join_entries(np.require(digests, np.uint64, ["C", "W"]), np.require(addresses, np.uint64, ["C", "W"]))
-    return made.reshape(-1).view(PACKED)
+    return join_entries(digests, addresses).reshape(-1).view(PACKED)
 
 
 def fold(entries: Packed) -> tuple[Packed, NDArray[np.uint64]]:

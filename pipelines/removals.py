@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from ..sharding.store import Store
-from .clusters import CLUSTERS
+from .clusters import CLUSTERS, addresses
 from .stage import spool
 from .tables import get_table, row_groups
 
@@ -70,9 +69,3 @@ class _Later:
 
 def _with(rows: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index(name), CLUSTERS.field(name), column)
-
-
-def addresses(table: pa.Table, side: str) -> NDArray[np.int64]:
-    """Give the addresses of those that go, or (`kept_`) of those that stay; −1 where there is none."""
-    part, row = (table.column(f"{side}{name}").fill_null(-1).to_numpy().astype(np.int64) for name in ("part", "row"))
-    return np.where(row < 0, -1, (part << 32) | row)

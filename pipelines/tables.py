@@ -57,10 +57,10 @@ class RowGroup:
         return self._file.read_row_group(self._number, columns=list(columns), use_threads=False).combine_chunks()
 
 
-def put_table(store: Store, table: pa.Table, prefix: str) -> str:
-    """Commit a table as one Parquet object; give its name, which begins with `prefix`."""
+def put_table(store: Store, table: pa.Table, prefix: str, rows: int | None = None) -> str:
+    """Commit a table as one Parquet object, `rows` a row group; give its name, which begins with `prefix`."""
     body = io.BytesIO()
-    pq.write_table(table, body, compression="zstd")
+    pq.write_table(table, body, compression="zstd", row_group_size=rows)
     return store.put(body.getvalue(), prefix, ".parquet")
 
 

@@ -14,7 +14,6 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .. import CorruptDataError
@@ -26,7 +25,7 @@ from ..transforms.readers import Fields, read
 from ..transforms.step import Outcome, Step, utf8
 from .plan import IngestTask
 from .stage import Receipt
-from .tables import parquet
+from .tables import get_table, parquet, put_table
 
 WORD = np.dtype("<u8")  # of ids, addresses, rows, lengths, places: all that a kind writes down
 Rows = tuple[NDArray[np.int64], pa.RecordBatch]  # numbers of the rows in their part, rising, and the rows
@@ -302,12 +301,9 @@ def get_array(store: Store, name: str) -> NDArray[np.uint64]:
 
 def put_strings(store: Store, values: pa.Array, name: str) -> str:
     """Commit strings as a Parquet object of one column."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({name: values}), sink, compression="zstd")
-    return store.put(sink.getvalue().to_pybytes(), f"data/{name}-", ".parquet")
+    return put_table(store, pa.table({name: values}), f"data/{name}-")
 
 
 def get_strings(store: Store, name: str) -> pa.Array:
     """Read strings back."""
-    with parquet(store, name) as file:
-        return file.read(use_threads=False).column(0).combine_chunks()
+    return get_table(store, name).column(0).combine_chunks()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matching import here
 from numpy.typing import NDArray
 
 from penstock import CorruptDataError
@@ -63,17 +64,6 @@ class Link:
     def __call__(self, entries: Packed, folder: Path, meter: Meter) -> Receipt:
         edges = repeats(entries, self.foreign << 32)
         return {"addresses": len(entries), "forest": put_array(self.store, edges, "forest")}
-
-
-def here(job: Job) -> None:
-    """Do a job's work in this process, its groups and their values in the wrong order."""
-    groups: dict[str, list[bytes]] = defaultdict(list)
-    for task in reversed(job.tasks):
-        for key, value in job.map(task) or ():
-            groups[key].append(value)
-    for key in sorted(groups, reverse=True):
-        assert job.reduce is not None
-        job.reduce(key, groups[key])
 
 
 PARTS = [Part(0, 900), Part(1, 0), Part(2, 1), Part(3, 2_000)]

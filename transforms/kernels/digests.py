@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import inlined, kernel
-from .entries import Entries, sort_entries
-from .minhash import _fmix64, _rotate
+from .entries import Entries, join_entries, sort_entries
+from .minhash import _rotate, finish128
 from .text import Int, load64
 
 Words = NDArray[np.uint64]
@@ -47,13 +47,7 @@ def murmur128(data: NDArray[np.uint8], start: Int, end: Int) -> tuple[np.uint64,
         h2 ^= _rotate(_tail(data, at + 8, end) * _C2, 33) * _C1
     if at < end:
         h1 ^= _rotate(_tail(data, at, min(at + 8, end)) * _C1, 31) * _C2
-    length = np.uint64(end - start)
-    h1, h2 = h1 ^ length, h2 ^ length
-    h1 += h2
-    h2 += h1
-    h1, h2 = _fmix64(h1), _fmix64(h2)
-    h1 += h2
-    return h1, h2 + h1
+    return finish128(h1, h2, np.uint64(end - start))
 
 
 @kernel
@@ -67,9 +61,7 @@ def digest_spans(data: NDArray[np.uint8], spans: NDArray[np.int64]) -> Words:
 
 def group_entries(digests: Words, addresses: Words) -> tuple[Entries, NDArray[np.uint8]]:
     """Sort digests (n, 2) and addresses (n,) as entries (n, 3), and flag each REPEAT, SHARED or 0: (n,)."""
-    entries = np.empty((len(addresses), 3), np.uint64)
-    entries[:, :2], entries[:, 2] = digests, addresses
-    return flag_entries(sort_entries(entries))
+    return flag_entries(sort_entries(join_entries(digests, addresses)))
 
 
 @kernel

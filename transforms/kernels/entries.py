@@ -14,9 +14,13 @@ from . import inner, kernel
 Entries = NDArray[np.uint64]  # (n, 3): the digest's words, the first of them the higher; the address
 
 
-@kernel
 def join_entries(digests: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> Entries:
     """Join digests (n, 2) and addresses (n,) to entries; a third of what NumPy's strided copies take."""
+    return _join(np.require(digests, np.uint64, ["C", "W"]), np.require(addresses, np.uint64, ["C", "W"]))
+
+
+@kernel
+def _join(digests: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> Entries:
     entries = np.empty((len(addresses), 3), np.uint64)
     for row in range(len(addresses)):
         entries[row, 0], entries[row, 1], entries[row, 2] = digests[row, 0], digests[row, 1], addresses[row]

@@ -125,7 +125,12 @@ def _murmur128(words: Words32, first: int, count: int, seed: np.uint64) -> tuple
             k2 |= np.uint64(words[whole + 2])
         h1 ^= _rotate(k1 * c1, 31) * c2
         h2 ^= _rotate(k2 * c2, 33) * c1
-    length = np.uint64(4 * count)
+    return finish128(h1, h2, np.uint64(4 * count))
+
+
+@inlined
+def finish128(h1: np.uint64, h2: np.uint64, length: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """End MurmurHash3 x64 128 of so many bytes."""
     h1, h2 = h1 ^ length, h2 ^ length
     h1 += h2
     h2 += h1
