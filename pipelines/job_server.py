@@ -23,6 +23,7 @@ from .. import RequestError, RunError
 
 BEAM = "2.62.0"  # of the Java side; tried with Python SDK 2.77. Its artifacts are complete on Maven Central
 START_SECONDS = 120.0
+STARTS = 3  # Beam's servers log why they end to a logger that is not there, and exit with 0: a taken port says nothing
 
 # What Spark 3.5 reaches into on Java 17 (its own launcher, JavaModuleOptions, opens the same).
 _OPENED = (
@@ -131,42 +132,57 @@ def serve(engine: Engine, master: str, say: Callable[[str], None] = tell) -> Ite
     """Run a job server for `master` as long as the `with` block lasts; give its `host:port`."""
     jars = fetch(engine, say)
     with tempfile.TemporaryDirectory(prefix="penstock-") as path:
-        port, artifacts = _free_ports(2)
-        command = [str(_java()), *engine.java, "-cp", f"{jars}/*", engine.driver]
-        command += ["--job-host=localhost", f"--job-port={port}", f"--artifact-port={artifacts}", "--expansion-port=0"]
-        command += [f"--artifacts-dir={path}/artifacts", f"--{engine.name}-master{'-url' * (engine is SPARK)}={master}"]
-        with open(f"{path}/log", "wb") as log:
-            guard = subprocess.Popen(
-                [sys.executable, "-c", _GUARD, str(os.getpid()), *command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+        guard, port = _started(engine, jars, master, Path(path))
         try:
-            _wait(engine, guard, port, Path(path, "log"))
             yield f"localhost:{port}"
         finally:
             guard.terminate()
             guard.wait()
 
 
+def _started(engine: Engine, jars: Path, master: str, path: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server on free ports; on others where it ends at once, for a port may be taken before Java binds it."""
+    for _ in range(STARTS):
+        port, artifacts = _free_ports(2)
+        command = [str(_java()), *engine.java, "-cp", f"{jars}/*", engine.driver]
+        command += ["--job-host=localhost", f"--job-port={port}", f"--artifact-port={artifacts}", "--expansion-port=0"]
+        command += [f"--artifacts-dir={path}/artifacts", f"--{engine.name}-master{'-url' * (engine is SPARK)}={master}"]
+        with open(path / "log", "wb") as log:
+            guard = subprocess.Popen(
+                [sys.executable, "-c", _GUARD, str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        try:
+            if _is_up(engine, guard, port):
+                return guard, port
+        except BaseException:
+            guard.terminate()
+            guard.wait()
+            raise
+    said = (path / "log").read_text(errors="replace").strip().splitlines()
+    raise RunError(f"the job server of {engine.name} did not start: {said[0] if said else 'it gave no reason'}")
+
+
 def reachable(endpoint: str, seconds: float = 5.0) -> bool:
     """Tell whether something listens at `host:port`."""
     host, _, port = endpoint.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), seconds).close()
+        with socket.create_connection((host, int(port)), seconds) as made:
+            return bool(made.getsockname() != made.getpeername())  # where nothing listens, a socket may meet itself
     except (OSError, ValueError):
         return False
-    return True
 
 
-def _wait(engine: Engine, guard: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _is_up(engine: Engine, guard: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until the server listens; tell whether it does, or has ended instead."""
     end = time.monotonic() + START_SECONDS
     while not reachable(f"localhost:{port}"):
-        said = log.read_text(errors="replace").strip().splitlines()
         if guard.poll() is not None:
-            raise RunError(f"the job server of {engine.name} did not start: {said[0] if said else 'it gave no reason'}")
+            return False
         if time.monotonic() > end:
             raise RunError(f"the job server of {engine.name} is not up after {START_SECONDS:.0f} s")
         time.sleep(0.2)
+    return True
 
 
 def _java() -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from penstock import RequestError, RunError
-from penstock.pipelines.job_server import FLINK, SPARK, Engine, fetch, serve
+from penstock.pipelines.job_server import FLINK, SPARK, Engine, fetch, reachable, serve
 
 
 @pytest.fixture
@@ -84,3 +85,21 @@ def test_a_server_that_does_not_start_says_why(programs: Path) -> None:
         with serve(SPARK, "local[1]", lambda _: None) as endpoint:
             began.append(endpoint)
     assert began == []
+
+
+def test_a_server_whose_port_was_taken_starts_on_another(programs: Path, tmp_path: Path) -> None:
+    """The first start ends as Beam's servers do then: in silence, with status 0."""
+    write(programs / "mvn", MAVEN)
+    listen = (
+        "import socket, sys, time; port = next(a for a in sys.argv if a.startswith('--job-port='))[11:]; "
+        "held = socket.create_server(('localhost', int(port))); time.sleep(60)"
+    )
+    tries = tmp_path / "tries"
+    again = f'echo "$@" >>{tries}; [ "$(wc -l <{tries})" = 1 ] && exit 0; exec {sys.executable} -c "{listen}" "$@"'
+    write(programs / "java", again)
+    with serve(SPARK, "local[1]", lambda _: None) as endpoint:
+        assert reachable(endpoint)
+    assert not reachable(endpoint)
+    first, second = tries.read_text().splitlines()
+    assert f"--job-port={endpoint.rpartition(':')[2]}" in second
+    assert f"--job-port={endpoint.rpartition(':')[2]}" not in first
