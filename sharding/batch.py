@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import Block
+from .block import Block
 from .buffers import Buffers
 from .packing import NO_DOCUMENT, SEGMENT, Rows
 from .permutation import Ints

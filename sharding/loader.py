@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from .. import CorruptDataError, PenstockError, StoreError
 from .arguments import check_reading, check_share, checked_positions, whole_numbers
 from .batch import Batch
-from .blocks import Block, Blocks
+from .block import Block
+from .blocks import Blocks
 from .buffers import Buffers
 from .cache import CACHE_BYTES, BlockCache, cache_folder
 from .dataset import TokenData, open_tokens
