@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from .. import CorruptDataError, StoreError
 from .block import Block
 from .cache import HELD_SHARE, BlockCache
-from .cached import cached_property
 from .format import Generation, PackOrder
 from .packing import PackTable
 from .shard import Fetch, ShardReader
