@@ -180,6 +180,21 @@ class ShardReader:
         """(blocks,) uint64: xxh3_64 of every 64 KiB of the payload."""
         return self._array(".sums.npy", np.dtype("<u8"), -(-self.size // BLOCK_BYTES))
 
+    @cached_property
+    def loss(self) -> NDArray[np.uint64]:
+        """(spans, 2) uint64: rising ranges of tokens [start, stop) that are not learned; mostly there are none."""
+        return self._marks(".loss.npy", (2,))
+
+    @cached_property
+    def gone(self) -> NDArray[np.uint64]:
+        """(n,) uint64: ordinals of documents that were taken down, rising; mostly there are none."""
+        return self._marks(".gone.npy", ())
+
+    def _marks(self, suffix: str, row: tuple[int, ...]) -> NDArray[np.uint64]:
+        if suffix not in self.entry.members:
+            return np.zeros((0, *row), np.uint64)
+        return npy_array(self.member(suffix), np.dtype("<u8"))
+
     def table(self, pack: Pack) -> PackTable:
         """Say where the rows of a pack lie."""
         if pack.name not in self._tables:

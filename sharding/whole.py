@@ -1,7 +1,8 @@
 """Whole documents, for those who pack rows themselves: each once an epoch, over all ranks.
 
 Shards come in an order keyed by seed and epoch; within a shard documents stand as they were shuffled when it was
-written, and each rank reads one contiguous share of them, so that reading is sequential.
+written, and each rank reads one contiguous share of them, so that reading is sequential. Documents that were taken
+down, and those that the plan leaves out, do not come.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .left_out import left_out
 from .order import stream_key
 from .permutation import derive, permute
 from .shard import ShardReader
@@ -46,6 +48,7 @@ def documents(
 def _share(blocks: Blocks, shard: int, first: int, last: int) -> Iterator[Document]:
     stream = blocks.reader(shard).entry.stream
     ends = blocks.read(shard, lambda reader: reader.ends).astype(np.int64)
+    out = frozenset(blocks.read(shard, lambda reader: left_out(reader, blocks.without)).tolist())
     start = int(ends[first - 1]) if first else 0
     while first < last:
         stop = max(first + 1, int(np.searchsorted(ends[:last], start + _TOKENS, side="right")))
@@ -53,5 +56,6 @@ def _share(blocks: Blocks, shard: int, first: int, last: int) -> Iterator[Docume
         tokens = blocks.read(shard, partial(ShardReader.tokens, start=start, stop=end))
         cuts = (ends[first : stop - 1] - start).tolist()
         for ordinal, part in enumerate(np.split(tokens, cuts), first):
-            yield Document(shard << 32 | ordinal, stream, part)
+            if ordinal not in out:
+                yield Document(shard << 32 | ordinal, stream, part)
         first, start = stop, end
