@@ -8,13 +8,13 @@ hundreds of tokens; below 50 tokens a document up to three times as much.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import RequestError
+from .cached import cached_property
 from .packing import NO_DOCUMENT, NO_SPANS
 from .permutation import Ints
 
