@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed_rows import EOS, check_rows, naive, naive_rows, padding, payload, table_of
+from loader_files import PACKS, VOCABULARY, put_data
+from packed_rows import EOS, OUTPUTS, check_rows, naive, naive_rows, padding, payload, table_of
 
 from penstock import RequestError
+from penstock.sharding import StreamingLoader
+from penstock.sharding import format as token_format
 from penstock.sharding.batch import Batch
 from penstock.sharding.block import Block
+from penstock.sharding.blocks import Blocks
 from penstock.sharding.buffers import Buffers
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.format import Generation
 from penstock.sharding.left_out import by_shard
-from penstock.sharding.packing import PackTable
+from penstock.sharding.packing import NO_DOCUMENT, PackTable
+from penstock.sharding.pieces import count_pieces
+from penstock.sharding.shard import write_shard
+from penstock.sharding.store import Store
 
 POLICIES = ["best_fit", "concat"]
 
@@ -66,7 +79,7 @@ def spans_of(marks: list[int]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(st.data())
 def test_a_batch_is_what_a_reader_token_by_token_gives(policy: str, data: Any) -> None:
     """Two shards, any lengths, marks of all kinds, rows in any order and rows of padding."""
@@ -165,3 +178,117 @@ def test_what_is_left_out_must_be_a_document_of_the_data() -> None:
     for wrong in (3, (1 << 32) + 2, 2 << 32, 2**64 - 1, -1):
         with pytest.raises(RequestError, match=f"document {wrong} "):
             by_shard({wrong}, data)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put_data(tmp_path_factory.mktemp("batch") / "set")
+
+
+@pytest.mark.parametrize("pack", [pack.name for pack in PACKS])
+def test_pieces_are_counted_as_batches_have_them(data: TokenData, pack: str) -> None:
+    counts = count_pieces(data, pack, {"train/a": 1})
+    loader = StreamingLoader(data, 1, pack=pack, weights={"train/a": 1})
+    every = loader.rows(range(loader.epoch_rows))
+    a_row = (every.position_ids == 0).sum(axis=1)
+    assert np.allclose(counts.shares, np.bincount(a_row) / len(every))
+    assert counts.most == a_row.max()
+    assert np.isclose(counts.mean, a_row.mean())
+    sums = np.random.default_rng(0).choice(a_row, (4000, 32)).sum(axis=1)
+    for share in (0.5, 0.9, 0.99):
+        assert abs(counts.at(32, share) - np.quantile(sums, share)) <= 3
+    assert counts.at(32, 1.0) == counts.bound(32) == 32 * counts.most
+    assert counts.at(1, 1 - 1e-9) <= counts.most
+    assert counts.at(0, 0.5) == 0
+
+
+def test_pieces_of_a_mixture_are_weighed_and_unknown_streams_refused(data: TokenData) -> None:
+    one, other = (count_pieces(data, PACKS[1].name, {name: 1}) for name in ("train/a", "train/b"))
+    both = count_pieces(data, PACKS[1].name, {"train/a": 3, "train/b": 1})
+    assert np.isclose(both.mean, 0.75 * one.mean + 0.25 * other.mean)
+    assert count_pieces(data, PACKS[1].name).most == max(one.most, other.most)
+    with pytest.raises(RequestError, match="there is no stream train/c: streams are train/a"):
+        count_pieces(data, PACKS[1].name, {"train/c": 1})
+    with pytest.raises(RequestError, match="share from 0 to 1"):
+        one.at(3, 1.5)
+
+
+#: Documents of the marked data by shard, tokens each; those taken down; ranges of tokens not to be learned.
+LENGTHS = [[int(length) for length in np.random.default_rng(shard).integers(1, 60, 70)] for shard in range(3)]
+GONE = [[0, 5, 6, 69], [], [10]]
+SPANS = [[], [(0, 7), (7, 9), (300, 400), (1000, 1001)], [(20, 500)]]
+#: Left out by the plan: of a shard that has marks, of one that has none.
+WITHOUT = {11, 5, (1 << 32) + 3, (2 << 32) + 69}
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    """A data set with marks of both kinds."""
+    folder = tmp_path_factory.mktemp("marked")
+    entries = []
+    with mock.patch.multiple(token_format, GROUP_BYTES=128, FITTING_ROWS=4):
+        for shard, lengths in enumerate(LENGTHS):
+            tokens = payload(lengths)
+            for ordinal in GONE[shard]:
+                tokens[sum(lengths[:ordinal]) : sum(lengths[: ordinal + 1])] = EOS
+            tokens.tofile(spool := folder / "spool")
+            entries.append(write_shard(
+                Store(folder), stream="train", number=shard, payload=spool, ends=np.cumsum(lengths).astype(np.uint64),
+                vocabulary=VOCABULARY, packs=PACKS, documents=b"none", loss=np.array(SPANS[shard]).reshape(-1, 2),
+                gone=np.array(GONE[shard], np.int64),
+            ))  # fmt: skip
+            spool.unlink()
+        write_generation(Store(folder), Generation.of(0, VOCABULARY, PACKS, entries))
+    return open_tokens(folder)
+
+
+def learned(shard: int, without: Collection[int]) -> int:
+    """Labels of a shard that are learned: every token of a document but its first, where no range has it."""
+    spans = {at for low, high in SPANS[shard] for at in range(low, high)}
+    begins = np.cumsum([0, *LENGTHS[shard]]).tolist()
+    kept = [o for o in range(len(LENGTHS[shard])) if o not in GONE[shard] and (shard << 32 | o) not in without]
+    return sum(at not in spans for o in kept for at in range(begins[o] + 1, begins[o + 1]))
+
+
+@pytest.mark.parametrize("pack", [pack.name for pack in PACKS])
+@pytest.mark.parametrize("without", [frozenset(), WITHOUT])
+def test_an_epoch_learns_each_label_once_and_ranks_give_what_one_alone_gives(
+    marked: TokenData, pack: str, without: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.sharding.loader.Blocks", partial(Blocks, without=without))
+    alone = list(StreamingLoader(marked, 50, pack=pack, epochs=1, tail="short", prefetch=0))
+    assert sum(int(batch.loss_mask.sum()) for batch in alone) == sum(learned(shard, without) for shard in range(3))
+    left_out = {shard << 32 | ordinal for shard, ordinals in enumerate(GONE) for ordinal in ordinals} | set(without)
+    every = {shard << 32 | ordinal for shard, lengths in enumerate(LENGTHS) for ordinal in range(len(lengths))}
+    seen = np.unique(np.concatenate([batch.document_ids.ravel() for batch in alone])).tolist()
+    assert set(seen) - {NO_DOCUMENT} == every - left_out
+    for world_size in (3, 7):
+        ranks = [
+            list(StreamingLoader(
+                marked, 50, pack=pack, epochs=1, tail="short", prefetch=0, rank=rank, world_size=world_size
+            ))
+            for rank in range(world_size)
+        ]  # fmt: skip
+        for step, whole in enumerate(alone):
+            for name in (*OUTPUTS, "labels"):
+                parts = [getattr(batches[step], name) for batches in ranks]
+                assert np.array_equal(np.concatenate(parts), getattr(whole, name)), name
+
+
+def test_whole_documents_come_without_those_left_out_and_with_their_ranges(
+    marked: TokenData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.sharding.loader.Blocks", partial(Blocks, without=WITHOUT))
+    found = {document.document_id: document for document in StreamingLoader(marked, 8, pack="concat-16").documents()}
+    for shard, lengths in enumerate(LENGTHS):
+        begins, spans = np.cumsum([0, *lengths]).tolist(), {at for span in SPANS[shard] for at in range(*span)}
+        for ordinal, (begin, end) in enumerate(pairwise(begins)):
+            document = found.pop(shard << 32 | ordinal, None)
+            if ordinal in GONE[shard] or (shard << 32 | ordinal) in WITHOUT:
+                assert document is None
+                continue
+            assert document is not None
+            assert document.tokens.tolist() == payload(lengths)[begin:end].tolist()
+            unlearned = [at for low, high in document.unlearned.tolist() for at in range(low, high)]
+            assert unlearned == [at - begin for at in range(begin, end) if at in spans]
+    assert not found
