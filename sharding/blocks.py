@@ -7,7 +7,7 @@ import resource
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from .. import CorruptDataError, StoreError
 from .block import Block
 from .cache import HELD_SHARE, BlockCache
 from .format import Generation, PackOrder
+from .left_out import by_shard
 from .packing import PackTable
 from .shard import Fetch, ShardReader
 from .store import MissingObjectError, Store
@@ -104,12 +105,20 @@ class Blocks:
 
     limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache, where
     it cannot be evicted then: so of those at most an eighth of the cache, and a few. padding: a row of padding, EOS.
+    without: ids of documents that come as padding.
     """
 
     def __init__(
-        self, store: Store, generation: Generation, pack: PackOrder, cache: BlockCache, limit: int = 4096
+        self,
+        store: Store,
+        generation: Generation,
+        pack: PackOrder,
+        cache: BlockCache,
+        limit: int = 4096,
+        without: Collection[int] = (),
     ) -> None:
         self.store, self.pack, self._generation = store, pack, generation
+        self.without = by_shard(without, generation)
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)
