@@ -26,12 +26,13 @@ functions are part of the format: a change of one bit is a new major version; `t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from .cached import cached_property
 from .permutation import LARGEST_DOMAIN, Ints, Words, derive, permute, unpermute
 
 # Groups in flight over all lanes: marin #2917 saw no loss of quality from 512 on. 2,048 of 1 MiB are 2 GiB in all.
