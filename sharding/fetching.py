@@ -35,18 +35,15 @@ class Fetching:
 
     def ask(self, job: Job) -> Asked:
         """Find a job's blocks, and have those read that are not at hand."""
-        keys = set(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
-        return {key: self.blocks.held(*key) or self._read(key) for key in keys}
+        found = self.blocks.at_hand(job.places.keys)
+        return {key: block or self._read(key) for key, block in found.items()}
 
     def made(self, job: Job, asked: Asked, buffers: Buffers) -> Batch:
         """Wait for what was asked for and put the batch together."""
         held = {key: block if isinstance(block, Block) else self._wait(job, key, block) for key, block in asked.items()}
-        keys = zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True)
-        places: list[tuple[Block, int] | None] = [
-            (held[key], row) for key, row in zip(keys, job.places.rows.tolist(), strict=True)
-        ]
-        places += [None] * (len(job.positions) - len(places))
-        return Batch(job.step, job.start, job.end, job.positions, places, self.blocks.padding, buffers)
+        blocks = list(map(held.__getitem__, job.places.keys))
+        padding = self.blocks.padding
+        return Batch(job.step, job.start, job.end, job.positions, blocks, job.places.rows, padding, buffers)
 
     def _read(self, key: tuple[int, int]) -> Future[Block]:
         with self._lock:

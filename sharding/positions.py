@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from .. import RequestError
+from .cached import cached_property
 from .format import Generation, PackOrder
 from .mixture import Mixture, mixture
 from .order import Geometry, Order, stream_key
@@ -31,6 +32,11 @@ class Places:
     groups: Ints
     rows: Ints
     epochs: Ints
+
+    @cached_property
+    def keys(self) -> list[tuple[int, int]]:
+        """Shard and group of each row, as plain numbers."""
+        return list(zip(self.shards.tolist(), self.groups.tolist(), strict=True))
 
     def __getitem__(self, which: slice) -> Places:
         return Places(self.shards[which], self.groups[which], self.rows[which], self.epochs[which])

@@ -112,6 +112,8 @@ class TorchLoader(data.IterableDataset):  # type: ignore[misc, name-defined]
         self._position, self._moves = self.loader.position, 0
         if self.device.type == "cuda":
             self.loader.buffers = Buffers(arguments.get("prefetch", 2) + 4, _pinned)
+        elif self.device.type == "cpu":  # copied once, as wide as torch takes them
+            self.loader.buffers = Buffers(arguments.get("prefetch", 2) + 4, kind=np.int64)
 
     def __len__(self) -> int:
         """Batches in `epochs`; TypeError where the loader never ends."""
