@@ -115,7 +115,7 @@ _tokens, _lead = attrgetter("tokens"), attrgetter("straight")
 
 
 def copy_rows(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy rows of blocks, padding where there is none and behind them, into `out` (b, L + 1), widened in the same pass.
+    """Copy rows of blocks, padding where there is none and behind them, into `out` (b, L + 1), widened on the way.
 
     Where all rows lie straight no Python runs for a row, which would cost as much as copying one of 2,048 tokens.
     """
