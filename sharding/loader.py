@@ -318,7 +318,8 @@ class StreamingLoader:
         key = reading.data.generation.number, reading.pack, reading.without
         if key not in self._fetching:
             generation = reading.data.generation
-            blocks = Blocks(reading.data.store, generation, generation.pack(reading.pack), BlockCache(*self._cache))
+            cache, pack = BlockCache(*self._cache), generation.pack(reading.pack)
+            blocks = Blocks(reading.data.store, generation, pack, cache, without=reading.without)
             self._fetching[key] = Fetching(blocks, self._pool, self.rank, self._stall)
         return self._fetching[key]
 
