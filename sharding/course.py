@@ -154,7 +154,10 @@ class Course:
                   if not number or segment.batches[1:] != segments[number - 1].batches[1:]]  # fmt: skip
         for first, after in zip(firsts, [*firsts[1:], len(segments)], strict=True):
             segment, data = segments[first], self._open(segments[first].generation)
-            joined = [leg for part in legs[first:after] for leg in part]
+            joined: list[Leg] = []
+            for leg in (leg for part in legs[first:after] for leg in part):
+                if not joined or replace(joined[-1], start=leg.start) != leg:  # else it only goes on
+                    joined.append(leg)
             positions = Positions(data.generation, data.generation.pack(segment.pack), joined, self.seed, self.shuffle)
             end = segments[after].from_position if after < len(segments) else None
             without = frozenset(segment.without)

@@ -215,7 +215,9 @@ class StreamingLoader:
         Weights may change inside a batch, the others cut it there. What was planned from there on is planned no more,
         unless only the batch size changes. Appends a segment to the plan, which stands in the state.
         """
-        self._adopt(changed(self._course, self._state, at, batch_size, weights, split, pack, generation, caps))
+        state = changed(self._course, self._state, at, batch_size, weights, split, pack, generation, caps)
+        if state is not self._state:
+            self._adopt(state)
 
     def skip(self, steps: range | tuple[int, int] | None = None, documents: Iterable[int] = ()) -> None:
         """Leave out steps to come, or from here on documents by their ids; both stand in the plan.

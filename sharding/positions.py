@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from .. import RequestError
+from .cached import cached_property
 from .format import Generation, PackOrder
 from .mixture import Mixture, mixture
 from .order import Geometry, Order, stream_key
@@ -71,6 +72,12 @@ class _Stream:
     short_rows: Ints
     rows: Ints
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the stream's geometry and of the rows of its shards; not of where it stands among other streams."""
+        counts = np.concatenate([self.full_groups, self.short_rows]).astype("<i8").tobytes()
+        return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self.geometry)).encode() + counts)
+
     def lanes(self, ordinals: Ints) -> Ints:
         """Lane of each ordinal, comparable between streams."""
         return np.zeros_like(ordinals) if self.order is None else self.order.lanes(ordinals)
@@ -116,10 +123,8 @@ class Positions:
 
     def order(self, mixed: Mixture) -> str:
         """Hash of everything besides the seed that decides the order of the rows of a mixture."""
-        streams = [self._streams[name] for name in mixed.names]
-        shapes = {name: asdict(self._streams[name].geometry) for name in mixed.names}
-        counts = [(one.first_shard, one.full_groups.tolist(), one.short_rows.tolist()) for one in streams]
-        return xxhash.xxh3_64_hexdigest(json.dumps([*self._told, mixed.weights, shapes, counts]).encode())
+        streams = {name: self._streams[name].fingerprint for name in mixed.names}
+        return xxhash.xxh3_64_hexdigest(json.dumps([*self._told, mixed.weights, streams]).encode())
 
     def epoch_rows(self, leg: Leg) -> int:
         """Rows of all streams of a leg: with default weights, so many positions give every row once."""
@@ -133,9 +138,13 @@ class Positions:
 
     def _parts(self, positions: Ints) -> Iterator[tuple[_Stream, Ints, Ints]]:
         """Part positions (n,) by stream: the stream, which positions are its own, their ordinals."""
-        which = np.searchsorted(self._starts, positions, side="right") - 1
-        for number, leg in enumerate(self.legs):
-            inside = None if len(self.legs) == 1 else np.flatnonzero(which == number)
+        if not positions.size:
+            return
+        low, high = np.searchsorted(self._starts, [positions.min(), positions.max()], side="right").tolist()
+        which = None if low == high else np.searchsorted(self._starts, positions, side="right")
+        for number in range(low, high + 1):
+            leg = self.legs[number - 1]
+            inside = None if which is None else np.flatnonzero(which == number)
             if inside is not None and not inside.size:
                 continue
             streams, ordinals = leg.mixture.split((positions if inside is None else positions[inside]) - leg.origin)
