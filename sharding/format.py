@@ -43,11 +43,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from .. import CorruptDataError, InputError
+from .cached import cached_property
 from .canonical import MAGIC, VERSION
 from .entry import MEMBERS, ShardEntry, Vocabulary, known_fields
 from .order import Geometry, geometry
