@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from .. import RequestError
 from .cached import cached_property
+from .cohorts import cohort_of
 from .dataset import TokenData
 from .mixture import Mixture, mixture
 from .plan import LARGEST_POSITION, Plan, Segment, Shuffle, Weights, shown
-from .positions import Leg, Positions, choose_streams, stream_name
+from .positions import Leg, Positions, choose_streams
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,8 @@ def caps_of(caps: Weights, rows: Mapping[str, int]) -> dict[str, int]:
     """Give the rows after which streams leave the mixture; a name's cap holds for each of its cohorts."""
     told = dict(caps)
     found = {
-        name: told[key] * count for name, count in rows.items() for key in (stream_name(name), name) if key in told
+        name: told[key] * count for name, count in rows.items() for key in (cohort_of(name)[0], name) if key in told
     }
-    if unknown := sorted(set(told) - set(rows) - {stream_name(name) for name in rows}):
+    if unknown := sorted(set(told) - set(rows) - {cohort_of(name)[0] for name in rows}):
         raise RequestError(f"there is no stream {', '.join(unknown)} to cap: streams are {', '.join(sorted(rows))}")
     return found
