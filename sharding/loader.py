@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,8 @@ class StreamingLoader:
         self._prefetch, self._stall = prefetch, stall
         self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self._threads, self.buffers = threads, Buffers(prefetch + 2)
+        #: What the thread that makes batches does with each last; adapters have it lay out what they move.
+        self.finish: Callable[[Batch], Any] = _as_made
         self._start()
         self._rebuild = {
             "path": data, "batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "pack": pack,
@@ -211,9 +213,9 @@ class StreamingLoader:
         for job in self._schedule.jobs(state.plan, state.position):
             waiting.append((job, fetching.ask(job)))
             if len(waiting) > self._prefetch:
-                yield fetching.made(*waiting.popleft(), self.buffers)
+                yield self.finish(fetching.made(*waiting.popleft(), self.buffers))
         while waiting:
-            yield fetching.made(*waiting.popleft(), self.buffers)
+            yield self.finish(fetching.made(*waiting.popleft(), self.buffers))
 
     def _start(self) -> None:
         blocks = Blocks(self.data.store, self.data.generation, self.pack, BlockCache(*self._cache))
@@ -224,6 +226,10 @@ class StreamingLoader:
         if self._fetching.process != os.getpid():
             self._start()
         return self._fetching
+
+
+def _as_made(batch: Batch) -> Batch:
+    return batch
 
 
 def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:
