@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from .. import require
 from .adapter import Adapter
 from .buffers import Buffers
+from .cached import cached_property
 from .cargo import Cargo, Context, Cut, check_fields, lays_out, load, output
 from .dataset import TokenData
 from .loader import StreamingLoader
