@@ -20,7 +20,7 @@ from .buffers import Buffers
 
 Cut = Literal["contiguous", "zigzag"]
 #: Outputs of a batch with an entry a token, besides tokens and labels.
-PER_TOKEN = ("loss_mask", "position_ids", "document_ids")
+PER_TOKEN = ("loss_mask", "position_ids", "document_positions", "segment_ids", "document_ids")
 #: Outputs of a batch that can be asked for ahead.
 FIELDS = (*PER_TOKEN, "targets", "cu_seqlens")
 # Where an array may start: the widest kind of number, document_ids, has 8 bytes.

@@ -26,7 +26,7 @@ from .dataset import TokenData
 from .loader import StreamingLoader
 
 jax = require("jax", "jax")
-# Arrays of 64 bits need a switch of JAX's; ids of documents as pairs of halves would be of no use in a step.
+# Arrays of 64 bits need a switch of JAX's: positions in documents go as 32 bits, and ids of documents do not go.
 _FIELDS = tuple(name for name in PER_TOKEN if name != "document_ids")
 
 
@@ -35,7 +35,7 @@ class JaxLoader(Adapter):
 
     Takes what `StreamingLoader` takes but rank and world size, and:
     sharding: how arrays (batch_size, L) lie on the devices; a Mesh means rows cut along its first axis.
-    fields: outputs besides tokens and labels: "position_ids", "segment_ids", "loss_mask".
+    fields: outputs besides tokens and labels: "position_ids", "document_positions", "segment_ids", "loss_mask".
 
     Arrays are on their way to the devices one batch ahead of the one that is given.
     """
@@ -84,6 +84,8 @@ class JaxLoader(Adapter):
         for name in self.fields:
             here = [getattr(batch, name) for batch in batches]
             local = here[0] if len(here) == 1 else np.concatenate(here)
+            if local.dtype == np.int64:
+                local = local.astype(np.int32)
             made[name] = jax.make_array_from_process_local_data(self.sharding, local, self.shape)
         return made
 

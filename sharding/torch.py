@@ -31,6 +31,7 @@ from .cargo import Cargo, Context, Cut, check_fields, lays_out, load, output
 from .dataset import TokenData
 from .loader import StreamingLoader
 from .ranks import check_equal, share
+from .rows import Varlen
 from .workers import Worker, consumed, is_worker
 
 torch = require("torch", "torch")
@@ -40,8 +41,6 @@ data = require("torch.utils.data", "torch")
 _KEPT = 16
 # What `torch.nn.functional.cross_entropy` leaves out by default.
 IGNORED = -100
-# Outputs that index something: as wide as torch's embeddings and gathers take them.
-_WIDE = ("position_ids", "document_positions")
 
 
 class TorchBatch:
@@ -69,7 +68,7 @@ class TorchBatch:
         if there is None:
             array = output(self.numpy, name, self._context)
             there = torch.from_numpy(array).to(self.tokens.device, non_blocking=True)
-        return there.long() if name in _WIDE else there
+        return there
 
     @cached_property
     def loss_mask(self) -> Any:
@@ -84,7 +83,17 @@ class TorchBatch:
     @cached_property
     def position_ids(self) -> Any:
         """(b, L) int64: counts from 0 in each piece of a document."""
-        return self._output("position_ids")
+        return self._output("position_ids").long()
+
+    @cached_property
+    def document_positions(self) -> Any:
+        """(b, L) int64: which of its document's tokens each is, also where a document goes on from another row."""
+        return self._output("document_positions")
+
+    @cached_property
+    def segment_ids(self) -> Any:
+        """(b, L) int32: the pieces of documents in each row, from 1; 0 for padding."""
+        return self._output("segment_ids")
 
     @cached_property
     def document_ids(self) -> Any:
@@ -99,10 +108,18 @@ class TorchBatch:
         """
         return self._output("cu_seqlens")
 
-    @cached_property
+    @property
     def max_seqlen(self) -> int:
-        """Length of the longest piece."""
-        return int(np.diff(self.numpy.cu_seqlens).max(initial=0))
+        """Tokens of the longest piece, of whole rows."""
+        return self.numpy.max_seqlen
+
+    def varlen(self, pieces: int) -> Varlen:
+        """Give `cu_seqlens` on the device in the shape (pieces + 1,), for compiled graphs, and `max_seqlen`.
+
+        RequestError where the batch has more pieces; see `penstock.sharding.pieces.count_pieces`.
+        """
+        there, longest = self.numpy.varlen(pieces)
+        return Varlen(torch.from_numpy(there).to(self.tokens.device, non_blocking=True), longest)
 
     def to_dict(self, fields: Sequence[str] = ()) -> dict[str, Any]:
         """Give tokens, labels, `fields`, step, position and end as plain values, which collate and pickle."""

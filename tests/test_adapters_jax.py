@@ -20,7 +20,7 @@ from penstock.sharding.dataset import TokenData
 jax = pytest.importorskip("jax", reason="JAX is not installed: pip install 'penstock[jax]'")
 P = jax.sharding.PartitionSpec
 PACK = "best_fit-32"
-FIELDS = ("loss_mask", "position_ids")
+FIELDS = ("loss_mask", "position_ids", "document_positions", "segment_ids")
 
 
 @pytest.fixture(scope="module")
