@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -103,6 +103,8 @@ class StreamingLoader:
         self._prefetch, self._threads, self._stall = prefetch, threads, stall
         self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self.buffers = Buffers(prefetch + 2)
+        #: What the thread that makes batches does with each last; adapters have it lay out what they move.
+        self.finish: Callable[[Batch], Any] = _as_made
         order = data.generation.pack(pack)
         self.epochs, weights, caps = epochs_asked(epochs, weights, caps, order)
         plan = first_plan(batch_size, data.generation.number, order.pack.name, split, weights, caps)
@@ -274,9 +276,9 @@ class StreamingLoader:
                 if self._state is not state:
                     break  # The caller has moved the loader.
             else:
-                return self._finish()
+                return self._end()
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         """Leave the rows of a dropped batch out for good, so that whoever goes on begins behind them."""
         end = self._schedule.end
         if self.tail == "drop" and end is not None and self.position < end:
@@ -290,9 +292,12 @@ class StreamingLoader:
             fetching = self._fetch(job.reading)
             waiting.append((job, fetching, fetching.ask(job)))
             if len(waiting) > self._prefetch:
-                yield _put_together(*waiting.popleft(), self.buffers)
+                yield self._put_together(*waiting.popleft())
         while waiting:
-            yield _put_together(*waiting.popleft(), self.buffers)
+            yield self._put_together(*waiting.popleft())
+
+    def _put_together(self, job: Job, fetching: Fetching, asked: Asked) -> Any:
+        return self.finish(fetching.made(job, asked, self.buffers))
 
     def _made(self, job: Job) -> Batch:
         fetching = self._fetch(job.reading)
@@ -326,8 +331,8 @@ class StreamingLoader:
         return self._fetching[key]
 
 
-def _put_together(job: Job, fetching: Fetching, asked: Asked, buffers: Buffers) -> Batch:
-    return fetching.made(job, asked, buffers)
+def _as_made(batch: Batch) -> Batch:
+    return batch
 
 
 def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:
