@@ -12,7 +12,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError, StoreError
 from .cache import HELD_SHARE, BlockCache
+from .cached import cached_property
 from .format import Generation, PackOrder
 from .packing import Layout, PackTable
 from .shard import Fetch, ShardReader

@@ -436,7 +436,7 @@ def test_few_blocks_and_shards_at_hand_change_nothing(data: TokenData, monkeypat
     whole = buffers(list(islice(StreamingLoader(data, 64, pack=BEST_FIT), 6)))
     monkeypatch.setattr("penstock.sharding.blocks._READERS", 1)
     loader = StreamingLoader(data, 64, pack=BEST_FIT, threads=1)
-    loader._blocks._blocks.limit = 2
+    loader._fetching.blocks._blocks.limit = 2
     assert np.array_equal(buffers(list(islice(loader, 6))), whole)
 
 
@@ -487,7 +487,7 @@ def test_a_fork_does_not_wait_for_reads_of_its_parent(failing: TokenData, tmp_pa
     failing.store.hang.set()  # type: ignore[attr-defined]
     failing.store.hang = None  # type: ignore[attr-defined]
     loader._stall = 60.0
-    loader._blocks._blocks._lock.acquire()  # as a thread of the parent would hold it
+    loader._fetching.blocks._blocks._lock.acquire()  # as a thread of the parent would hold it
     fork = multiprocessing.get_context("fork")
     results = fork.Queue()
     process = fork.Process(target=first_buffer, args=(loader, results))
