@@ -61,7 +61,8 @@ def _cache(cache: Json) -> str:
 
 def _network(network: Json) -> str:
     node, everything = bytes_text(network["bytes_a_second_a_node"]), bytes_text(network["bytes_a_second"])
-    return f"{node}/s a node, {everything}/s in all; without a cache {bytes_text(network['without_cache_a_node'])}/s a node"
+    bare = bytes_text(network["without_cache_a_node"])
+    return f"{node}/s a node, {everything}/s in all; without a cache {bare}/s a node"
 
 
 def _start(start: Json) -> str:
