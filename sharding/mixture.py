@@ -156,14 +156,7 @@ def mixture(weights: Mapping[str, int | float | Fraction]) -> Mixture:
     Weights are brought to the smallest integers of the same ratio. Where these sum to more than 2^31 they are scaled
     down to it, each to at least 1.
     """
-    exact = {}
-    for name, weight in sorted(weights.items()):
-        try:
-            exact[name] = Fraction(str(weight))
-        except ValueError:
-            raise RequestError(f"the weight of stream {name!r} is {weight!r}; weights are numbers from 0 up") from None
-        if exact[name] < 0:
-            raise RequestError(f"the weight of stream {name!r} is {weight}; weights are numbers from 0 up")
+    exact = {name: exact_weight(name, weight) for name, weight in sorted(weights.items())}
     exact = {name: weight for name, weight in exact.items() if weight}
     if not exact:
         raise RequestError(f"no stream has a weight above 0 in {dict(weights)}; name at least one")
@@ -174,6 +167,17 @@ def mixture(weights: Mapping[str, int | float | Fraction]) -> Mixture:
         room = LARGEST_SUM - len(whole)
         whole = _reduced({name: max(1, weight * room // total) for name, weight in whole.items()})
     return Mixture(tuple(whole.items()))
+
+
+def exact_weight(name: str, weight: int | float | Fraction) -> Fraction:
+    """Read a stream's weight as it is written, 0.7 as 7/10; RequestError where it is no number from 0 up."""
+    try:
+        exact = Fraction(str(weight))
+    except (ValueError, ZeroDivisionError):
+        raise RequestError(f"the weight of stream {name!r} is {weight!r}; weights are numbers from 0 up") from None
+    if exact < 0:
+        raise RequestError(f"the weight of stream {name!r} is {weight}; weights are numbers from 0 up")
+    return exact
 
 
 def _reduced(weights: dict[str, int]) -> dict[str, int]:

@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from .. import RequestError
+from .cohorts import cohort_of, shared_weights
 from .format import Generation, PackOrder
 from .mixture import Mixture, mixture
 from .order import Order, stream_key
@@ -104,27 +105,30 @@ class Positions:
 
 
 def _stream(generation: Generation, pack: PackOrder, name: str, seed: int) -> _Stream:
-    numbers = [number for number, shard in enumerate(generation.shards) if shard.stream == name]
-    counts = [generation.shards[number].packs[pack.pack.name] for number in numbers]
-    full = np.cumsum([0, *(count.full_groups for count in counts)], dtype=np.int64)
-    short = np.cumsum([0, *(count.short_rows for count in counts)], dtype=np.int64)
-    return _Stream(Order(pack.streams[name], stream_key(seed, name)), numbers[0], full, short)
+    counts = generation.shards.groups(pack.pack.name, name)
+    full, short = (np.concatenate([np.zeros(1, np.int64), np.cumsum(column)]) for column in counts)
+    first = generation.shards.where(name).start
+    return _Stream(Order(pack.streams[name], stream_key(seed, name)), first, full, short)
 
 
 def is_validation(stream: str) -> bool:
-    """Say whether a stream holds held-out documents: `validation`, or `validation/` and the name of what it is for."""
-    return stream == VALIDATION or stream.startswith(f"{VALIDATION}/")
+    """Say whether a stream holds held-out documents: `validation`, `validation/` and what it is for, their cohorts."""
+    name, _ = cohort_of(stream)
+    return name == VALIDATION or name.startswith(f"{VALIDATION}/")
 
 
 def choose_streams(pack: PackOrder, split: str, weights: Mapping[str, float] | None) -> Mixture:
-    """Mix the streams that `weights` names; without it all of the split, each by its rows, so that epochs come out."""
+    """Mix the streams that `weights` names; without it all of the split, each by its rows, so that epochs come out.
+
+    A name means all cohorts of it that are not named themselves: they share its weight by their rows.
+    """
     rows = {name: shape.rows for name, shape in pack.streams.items() if shape.rows}
     if weights is not None:
-        unknown = sorted(name for name, weight in weights.items() if weight and name not in rows)
+        shared, unknown = shared_weights(weights, rows)
         if unknown:
             names = ", ".join(sorted(rows))
             raise RequestError(f"there is no stream {', '.join(unknown)} with rows: streams are {names}")
-        return mixture(weights)
+        return mixture(shared)
     if split not in ("train", VALIDATION):
         raise RequestError(f"split is 'train' or 'validation', not {split!r}; name single streams by weights=")
     chosen = {name: count for name, count in rows.items() if is_validation(name) == (split == VALIDATION)}

@@ -18,7 +18,7 @@ from .best_fit import cut
 from .canonical import VERSION
 from .dataset import TokenData, open_tokens, run_manifest
 from .documents import Documents
-from .format import Generation, Pack, ShardEntry
+from .format import Generation, Pack, PackOrder
 from .marks import gone_problem, left_over, loss_problem
 from .shard import BLOCK_BYTES, ShardReader
 from .store import Store
@@ -31,31 +31,28 @@ _SHOWN = 10
 def inspect(path: str | Path, generation: int | None = None) -> dict[str, Any]:
     """Sum token files up: counts by stream, packs with their fill, vocabulary; reads one small file."""
     held = open_tokens(path, generation).generation
+    counts = {stream: _counts(held, stream) for stream in held.streams}
+    total = {name: sum(count[name] for count in counts.values()) for name in ("shards", "documents", "tokens")}
     return {
         "generation": held.number,
         "format": ".".join(map(str, VERSION)),
         "tokens_sha256": held.tokens_sha256,
-        **_counts(held.shards),
-        "bytes": sum(shard.tokens for shard in held.shards) * held.vocabulary.itemsize,
+        **total,
+        "bytes": total["tokens"] * held.vocabulary.itemsize,
         "vocabulary": held.vocabulary.to_json(),
-        "streams": {stream: _counts([shard for shard in held.shards if shard.stream == stream])
-                    for stream in held.streams},
-        "packs": {order.pack.name: _pack_summary(held, order.pack) for order in held.packs},
-    }  # fmt: skip
-
-
-def _counts(shards: Sequence[ShardEntry]) -> dict[str, int]:
-    return {
-        "shards": len(shards),
-        "documents": sum(shard.documents for shard in shards),
-        "tokens": sum(shard.tokens for shard in shards),
+        "streams": counts,
+        "packs": {order.pack.name: _pack_summary(held, order, total["tokens"]) for order in held.packs},
     }
 
 
-def _pack_summary(held: Generation, pack: Pack) -> dict[str, Any]:
-    order = held.pack(pack.name)
-    rows = sum(shard.packs[pack.name].rows for shard in held.shards)
-    tokens = sum(shard.tokens for shard in held.shards)
+def _counts(held: Generation, stream: str) -> dict[str, int]:
+    where = held.shards.where(stream)
+    sums = {name: held.shards.by_stream(name)[stream] for name in ("documents", "tokens")}
+    return {"shards": where.stop - where.start, **sums}
+
+
+def _pack_summary(held: Generation, order: PackOrder, tokens: int) -> dict[str, Any]:
+    pack, rows = order.pack, held.shards.total(f"rows.{order.pack.name}")
     return {
         "length": pack.length, "policy": pack.policy, "rows": rows, "rows_a_group": order.group_rows,
         "fill": round(tokens / (rows * pack.length), 6) if rows else None,
@@ -220,7 +217,7 @@ def _chosen(data: TokenData, stream: str | None, shard: int | None) -> list[int]
         if stream is not None and 0 <= shard < len(entries) and entries[shard].stream != stream:
             raise InputError(f"shard {shard} is of the stream {entries[shard].stream!r}, not of {stream!r}")
         return [shard]
-    return [number for number, entry in enumerate(entries) if stream in (None, entry.stream)]
+    return list(range(len(entries))[slice(None) if stream is None else entries.where(stream)])
 
 
 def _content(reader: ShardReader, ordinal: int, decode: Callable[[Sequence[int]], str] | None) -> dict[str, Any]:
