@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import RequestError
@@ -11,8 +12,9 @@ from .cli_tools import add_command
 
 
 def add_token_tools(commands: Any) -> None:
-    """`penstock simulate`."""
+    """`penstock simulate | takedown`."""
     add_simulate(commands)
+    add_takedown(commands)
 
 
 def add_simulate(commands: Any) -> None:
@@ -64,4 +66,49 @@ def simulate_command(arguments: Any) -> int:
         seed=arguments.seed, steps=arguments.steps, tokens_per_second=rate, generation=arguments.generation,
     )  # fmt: skip
     print(json.dumps(found, indent=1) if arguments.json else simulate_table(found))
+    return 0
+
+
+def add_takedown(commands: Any) -> None:
+    """`penstock takedown`."""
+    text = "take documents out of token files, in a new generation in which all others keep their place"
+    parser = add_command(commands, "takedown", takedown_command, text)
+    parser.add_argument("dir", metavar="DIR")
+    more = {"action": "append", "default": []}
+    parser.add_argument("--id", **more, metavar="HEX|@FILE", help="a document's id, or a file with one a line")
+    parser.add_argument("--url", **more, metavar="PATTERN", help="a part of a URL, or a glob, as trace --url takes it")
+    parser.add_argument("--source", **more, metavar="NAME", help="every document of an input of the recipe")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="for the list of what went")
+    parser.add_argument("--signed-by", default="", metavar="NAME", help="for the list of what went")
+    parser.add_argument("--dry-run", action="store_true", help="say what would go; write nothing")
+    parser.add_argument(
+        "--purge", action="store_true", help="remove what only older generations hold; they cannot be read any more"
+    )
+    parser.add_argument("--json", action="store_true")
+
+
+def ids_of(words: Sequence[str]) -> list[str]:
+    """Read `HEX` and `@FILE`; blank lines and what follows a # are left out."""
+    found = []
+    for word in words:
+        if word.startswith("@"):
+            lines = (line.partition("#")[0].strip() for line in Path(word[1:]).read_text(encoding="utf-8").splitlines())
+            found += [line for line in lines if line]
+        else:
+            found.append(word)
+    return found
+
+
+def takedown_command(arguments: Any) -> int:
+    """Take documents down; say what else holds their text."""
+    from ..sharding.takedown import takedown
+    from .takedown_places import ELSEWHERE, places
+    from .token_text import takedown_text
+
+    found = takedown(
+        arguments.dir, ids=ids_of(arguments.id), urls=arguments.url, sources=arguments.source,
+        reason=arguments.reason, signed_by=arguments.signed_by, dry_run=arguments.dry_run, purge=arguments.purge,
+    )  # fmt: skip
+    found["not_touched"] = [*places(arguments.dir, bool(found["purged"])), *ELSEWHERE]
+    print(json.dumps(found, indent=1, ensure_ascii=False) if arguments.json else takedown_text(found))
     return 0

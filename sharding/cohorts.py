@@ -37,7 +37,9 @@ def shared_weights(
     unknown = []
     for name, weight in weights.items():
         exact = exact_weight(name, weight)
-        meant = [stream for stream in rows if stream == name or (cohort_of(stream)[0] == name and stream not in weights)]
+        meant = [
+            stream for stream in rows if stream == name or (cohort_of(stream)[0] == name and stream not in weights)
+        ]
         if exact and not meant:
             unknown.append(name)
         total = sum(rows[stream] for stream in meant)
