@@ -16,7 +16,7 @@ from .format import Generation, PackOrder
 from .mixture import Mixture
 from .order import Order, stream_key
 from .permutation import Ints, derive, permute
-from .positions import Positions
+from .positions import Leg, Positions
 from .shares import places_in_batch
 from .touches import Touches
 
@@ -45,7 +45,8 @@ class Setting:
     @cached_property
     def positions(self) -> Positions:
         """The order that the loader reads."""
-        return Positions(self.generation, self.pack, self.mixed, self.seed)
+        whole = Leg(0, 0, self.mixed, (0,) * len(self.mixed.names))
+        return Positions(self.generation, self.pack, [whole], self.seed)
 
     @cached_property
     def orders(self) -> list[Order]:
