@@ -37,11 +37,9 @@ def shared_weights(
     unknown = []
     for name, weight in weights.items():
         exact = exact_weight(name, weight)
-        meant = [
-            stream for stream in rows if stream == name or (cohort_of(stream)[0] == name and stream not in weights)
-        ]
-        if exact and not meant:
+        meant = {name} | {stream for stream in rows if cohort_of(stream)[0] == name and stream not in weights}
+        held = {stream: count for stream, count in rows.items() if stream in meant}
+        if exact and not held:
             unknown.append(name)
-        total = sum(rows[stream] for stream in meant)
-        shared |= {stream: exact * rows[stream] / total for stream in meant}
+        shared |= {stream: exact * count / sum(held.values()) for stream, count in held.items()}
     return shared, sorted(unknown)

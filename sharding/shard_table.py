@@ -14,7 +14,6 @@ packs has about 300 bytes: 100,000 shards are 30 MB, which every process of a ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from operator import index
 from struct import Struct
 from typing import Any, overload
@@ -22,6 +21,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .cached import cached_property
 from .entry import MEMBERS, ShardEntry
 from .npy import npy_bytes
 from .pack import PackCount
