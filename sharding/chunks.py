@@ -145,10 +145,11 @@ def check_frame(frame: str) -> None:
         raise RequestError(f"EOS is handled as one of {', '.join(get_args(Frame))}, not {frame!r}")
 
 
-def framed(chunk: Chunk, vocabulary: Vocabulary, frame: Frame, place: str) -> tuple[Chunk, int]:
+def framed(chunk: Chunk, vocabulary: Vocabulary, frame: Frame, place: str, first: int = 0) -> tuple[Chunk, int]:
     """Give a chunk whose documents all end with EOS (and begin with BOS), in the vocabulary's type; and tokens added.
 
-    InputError, naming `place`, where an id is not the vocabulary's, or where `keep` finds a document without EOS.
+    InputError, naming `place` and the document (the chunk's are counted from `first`), where an id is not the
+    vocabulary's, or where `keep` finds a document without EOS.
     """
     tokens = _words(chunk.tokens, vocabulary, place)
     ends, starts = chunk.ends, chunk.ends - chunk.lengths
@@ -161,8 +162,8 @@ def framed(chunk: Chunk, vocabulary: Vocabulary, frame: Frame, place: str) -> tu
         stands[full] = tokens[at[full]] == token
         if frame == "keep" and not stands.all():
             raise InputError(
-                f"{place}: document {int(np.argmin(stands))} of those at hand {'ends' if column else 'begins'} "
-                f"without {'EOS' if column else 'BOS'}, {token}: pass `ensure` to have it added"
+                f"document {first + int(np.argmin(stands))} of {place} {'ends' if column else 'begins'} without "
+                f"{'EOS' if column else 'BOS'}, {token}: pass frame=ensure (--eos ensure) to have it added"
             )
         wanted[:, column] = True if frame == "append" else ~stands
     learned = chunk.learned

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import InputError, ReconciliationError, RequestError
+from .. import InputError, ReconciliationError, RequestError, require
 from .arrays import LlmcWriter, NpyWriter
 from .canonical import VERSION, canonical
 from .chunks import Chunk, learned_between, runs
@@ -120,6 +120,10 @@ class _Export:
             told = (self._packed if self.pack else self._copied)(folder / name, numbers)
             for key in left:
                 left[key] += told.pop(f"{key}_left_out")
+            if not told["documents"]:  # all were taken down: nobody reads an empty file
+                for path in folder.glob(f"{name}.*"):
+                    path.unlink()
+                continue
             stream = held.shards[numbers[0]].stream
             files.append({"path": name + WRITERS[self.to][1], "stream": stream, **told})
         return {
@@ -219,8 +223,7 @@ class _Columns:
 
     def take(self, count: int) -> Any:
         """Give the next documents as an Arrow table."""
-        import pyarrow as pa
-
+        pa = require("pyarrow", "curate")
         while sum(len(batch) for batch in self._held) < count:
             if (batch := next(self._batches, None)) is None:
                 raise InputError("a shard's docs.parquet has fewer rows than documents: run penstock verify")
@@ -231,11 +234,10 @@ class _Columns:
 
 
 def _with_hex(batch: Any) -> Any:
-    """Turn 16-byte ids into 32 hex digits."""
-    import pyarrow as pa
-
+    """Turn bytes, as ids are, into hex digits."""
+    pa = require("pyarrow", "curate")
     for at, field in enumerate(batch.schema):
-        if pa.types.is_fixed_size_binary(field.type):
+        if pa.types.is_fixed_size_binary(field.type) or pa.types.is_binary(field.type):
             column = batch.column(at)
             values = pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
             batch = batch.set_column(at, field.name, values)

@@ -193,7 +193,7 @@ class _Run:
         stream, ordinal, tokens = exported or self.how.stream, 0, 0
         for chunk in source.chunks():
             tokens += len(chunk.tokens)
-            whole, added = framed(chunk, self._vocabulary, self.how.frame, str(file))
+            whole, added = framed(chunk, self._vocabulary, self.how.frame, str(file), ordinal)
             self.added += added
             self._send(stream, replace(whole, columns=self._known(file, ordinal, whole, exported is not None)))
             ordinal += len(chunk)

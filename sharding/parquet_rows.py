@@ -111,7 +111,7 @@ def packed_rows(
     shape = (layout.rows, length)
     return (
         body.reshape(shape),
-        np.where(learned, body, IGNORED).astype(np.int64).reshape(shape),
+        np.where(learned, body.astype(np.int64), IGNORED).reshape(shape),
         positions.astype(np.int32).reshape(shape),
     )
 
@@ -193,9 +193,7 @@ class ParquetSource:
         for name in lists_there:
             values, others = self._values_of(batch, name)
             if not np.array_equal(lengths, others):
-                raise InputError(
-                    f"column {name!r} of {self.file} has lists of other lengths than {self.reading.column!r}"
-                )
+                raise InputError(f"lists of {name!r} and {self.reading.column!r} in {self.file} differ in length")
             masks[name] = values
         attended = masks["attention_mask"] != 0 if "attention_mask" in masks else None
         if "loss_mask" in masks:
