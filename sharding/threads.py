@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -26,16 +28,24 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._started = 0
         self._lock = threading.Lock()
-        self._calls: _Calls = queue.SimpleQueue()
-        weakref.finalize(self, self._calls.put, None).atexit = False
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with new threads; those that hang are left behind, and end when their call does."""
+        with self._lock:
+            if hasattr(self, "_finalizer"):
+                self._finalizer()
+            self._started = 0
+            self._calls: _Calls = queue.SimpleQueue()
+            self._finalizer = weakref.finalize(self, self._calls.put, None)
+            self._finalizer.atexit = False
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Run `call` as soon as a thread is free."""
+        """Run `call` as soon as a thread is free, unless the future is cancelled before."""
         future: Future[T] = Future()
-        self._calls.put((future, call))
         with self._lock:
+            self._calls.put((future, call))
             if self._started < self._threads:
                 self._started += 1
                 threading.Thread(target=_work, args=(self._calls,), name="penstock-read", daemon=True).start()
@@ -45,12 +55,23 @@ class Pool:
 def _work(calls: _Calls) -> None:
     while (given := calls.get()) is not None:
         future, call = given
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
         del given, future, call
     calls.put(None)  # for the next thread
+
+
+def stacks() -> str:
+    """Say where each of the loader's threads is this moment."""
+    frames = sys._current_frames()
+    told = []
+    for thread in threading.enumerate():
+        if thread.name.startswith("penstock-") and (frame := frames.get(thread.ident or 0)) is not None:
+            told.append(f"{thread.name} ({thread.ident}):\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(told)
 
 
 class _End:
