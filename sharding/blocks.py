@@ -77,8 +77,8 @@ class Blocks:
         generation: Generation,
         pack: PackOrder,
         cache: BlockCache,
-        limit: int = 4096,
         corrupt: Corrupt = "raise",
+        limit: int = 4096,
     ) -> None:
         self.store, self.pack, self._generation = store, pack, generation
         self.quarantine = Quarantine(store, generation, corrupt)
@@ -87,7 +87,7 @@ class Blocks:
         self._readers: Recent[ShardReader] = Recent(_READERS)
         #: Bytes of a full group.
         self.group_bytes = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize
-        files = min(limit, len(generation.shards)) if self.local else min(limit, self._allowed(limit))
+        files = min(limit, len(generation.shards)) if self.local else self._allowed(limit)
         self._limit = limit if (allowed := _allow_files(files)) == files else allowed
         self._blocks: Recent[Block] = Recent(self._limit)
         kind = np.int32 if generation.vocabulary.itemsize == 4 else np.uint16
@@ -151,7 +151,8 @@ class Blocks:
         return min(limit, max(_FEW_BLOCKS, self._fetch.cache.held_bytes // self.group_bytes))
 
     def _block(self, shard: int, group: int) -> Block:
-        self._blocks.limit = self._allowed(self._blocks.limit if self.local else self._limit)
+        if self._fetch is not None:
+            self._blocks.limit = self._allowed(self._limit)
         return self.read(shard, lambda reader: Block(self, shard, group, reader))
 
     def read(self, shard: int, call: Callable[[ShardReader], T]) -> T:

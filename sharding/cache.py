@@ -17,7 +17,6 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -88,7 +87,7 @@ class BlockCache:
         """Hold a block open, and let go of those asked for longest ago."""
         self._open[name] = view
         self._open_bytes += len(view)
-        while len(self._open) > _OPEN_BLOCKS or self._open_bytes > self.held_bytes:
+        while self._open and (len(self._open) > _OPEN_BLOCKS or self._open_bytes > self.held_bytes):
             self._open_bytes -= len(self._open.popitem(last=False)[1])
 
     def drop(self, prefix: str) -> None:

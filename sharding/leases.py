@@ -130,9 +130,7 @@ def _fill(path: Path, writer: int, fetch: Fetch, make_room: Callable[[int], None
     try:
         with _on_disk():
             make_room(len(body))
-            os.ftruncate(writer, 0)
-            _write(writer, body)
-            os.rename(_part_path(path), path)
+            _publish(path, writer, body)
             with suppress(BlockingIOError):  # being evicted at once: the bytes outlive it
                 fcntl.flock(writer, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return _mapped(writer)
@@ -140,12 +138,14 @@ def _fill(path: Path, writer: int, fetch: Fetch, make_room: Callable[[int], None
         return memoryview(body)
 
 
-def _write(writer: int, body: Body) -> None:
-    """Write all of it; a part that is not whole takes no room."""
+def _publish(path: Path, writer: int, body: Body) -> None:
+    """Write a block and give it its name; what cannot be finished takes no room."""
     view, done = memoryview(body), 0
+    os.ftruncate(writer, 0)
     try:
         while done < len(view):
             done += os.pwrite(writer, view[done:], done)
+        os.rename(_part_path(path), path)
     except OSError:
         os.ftruncate(writer, 0)
         raise

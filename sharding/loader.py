@@ -12,35 +12,28 @@ and the number of ranks may change at any step. Reading is arithmetic, a copy, a
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import CorruptDataError, PenstockError, StoreError
 from .arguments import check_reading, check_share, checked_positions, whole_numbers
 from .batch import Batch
-from .block import Block
 from .blocks import Blocks
 from .buffers import Buffers
 from .cache import CACHE_BYTES, BlockCache, cache_folder
 from .dataset import TokenData, open_tokens
+from .fetching import Fetching
 from .plan import Plan, Segment, State, check_same
 from .positions import Positions, choose_streams
+from .quarantine import Corrupt, Quarantined, check_corrupt
 from .schedule import Job, Schedule, Tail
 from .threads import Pool, ahead
 from .whole import Document, documents
-
-# The blocks of a batch, by shard and group: at hand, or on their way.
-Asked = dict[tuple[int, int], "Block | Future[Block]"]
 
 
 class StreamingLoader:
@@ -57,6 +50,8 @@ class StreamingLoader:
     prefetch: batches made ahead by a thread; 0 makes them in the caller's.
     threads: blocks read at once.
     stall: seconds after which a block that does not come is an error.
+    corrupt: what becomes of a block that stays damaged or lost, read again past the cache: "raise" an error, or
+        "quarantine" it: its rows are padding, masked whole, and `quarantined` lists it. See `quarantine`.
     cache, cache_bytes: folder and size of the block cache for remote stores; see `cache`.
     options: for the store's client.
 
@@ -81,6 +76,7 @@ class StreamingLoader:
         prefetch: int = 2,
         threads: int = 8,
         stall: float = 300.0,
+        corrupt: Corrupt = "raise",
         cache: str | Path | None = None,
         cache_bytes: int = CACHE_BYTES,
         options: Mapping[str, Any] | None = None,
@@ -88,6 +84,7 @@ class StreamingLoader:
         batch_size, seed, rank, world_size, epochs = whole_numbers(batch_size, seed, rank, world_size, epochs)
         check_share(batch_size, rank, world_size, epochs, tail)
         check_reading(prefetch, threads, stall)
+        check_corrupt(corrupt)
         data = path if isinstance(path, TokenData) else open_tokens(path, generation, **(options or {}))
         self.data, self.rank, self.world_size, self.seed, self.epochs = data, rank, world_size, seed, epochs
         self.pack = data.generation.pack(pack)
@@ -98,14 +95,14 @@ class StreamingLoader:
         self._state = State(0, seed, data.generation.tokens_sha256, Plan((segment,)))
         end = None if epochs is None else epochs * self.positions.epoch_rows
         self._schedule = Schedule(self.positions, rank, world_size, end, tail)
-        self._prefetch, self._stall = prefetch, stall
+        self._prefetch, self._stall, self._corrupt = prefetch, stall, corrupt
         self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self._threads, self.buffers = threads, Buffers(prefetch + 2)
         self._start()
         self._rebuild = {
             "path": data, "batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "pack": pack,
             "weights": weights, "split": split, "epochs": epochs, "tail": tail, "prefetch": prefetch,
-            "threads": threads, "stall": stall, "cache": cache, "cache_bytes": cache_bytes,
+            "threads": threads, "stall": stall, "corrupt": corrupt, "cache": cache, "cache_bytes": cache_bytes,
         }  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -147,6 +144,11 @@ class StreamingLoader:
         """Rows of all streams together."""
         return self.positions.epoch_rows
 
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """The blocks that this rank has set aside, with the positions whose rows came as padding."""
+        return self._fetching.blocks.quarantine.blocks
+
     def __len__(self) -> int:
         """Batches in `epochs`, from the first; TypeError where the loader never ends."""
         steps = self._schedule.steps(self._state.plan)
@@ -185,19 +187,20 @@ class StreamingLoader:
 
     def at(self, step: int) -> Batch:
         """Give this rank's rows of one step, and leave the loader where it stands."""
-        job = self._schedule.job(self._state.plan, step)
-        return self._made(job, self._ask(job))
+        return self._made(self._schedule.job(self._state.plan, step))
 
     def rows(self, positions: NDArray[np.int64] | Sequence[int]) -> Batch:
         """Give the rows at these positions, in this order, whatever the rank: random access to the endless order."""
         asked = checked_positions(positions)
-        job = Job(-1, -1, -1, asked, self.positions.places(asked))
-        return self._made(job, self._ask(job))
+        return self._made(Job(-1, -1, -1, asked, self.positions.places(asked)))
+
+    def _made(self, job: Job) -> Batch:
+        fetching = self._fetch()
+        return fetching.made(job, fetching.ask(job), self.buffers)
 
     def documents(self, epoch: int = 0) -> Iterator[Document]:
         """Iterate over this rank's share of an epoch's whole documents, for those who pack themselves."""
-        self._after_fork()
-        return documents(self.positions.shards, self._blocks, self.seed, epoch, self.rank, self.world_size)
+        return documents(self.positions.shards, self._fetch().blocks, self.seed, epoch, self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -211,62 +214,19 @@ class StreamingLoader:
                 return
 
     def _batches(self, state: State) -> Iterator[Batch]:
-        """Make batches in order; the blocks of the next few are asked for before they are needed."""
-        waiting: deque[tuple[Job, Asked]] = deque()
-        for job in self._schedule.jobs(state.plan, state.position):
-            waiting.append((job, self._ask(job)))
-            if len(waiting) > self._prefetch:
-                yield self._made(*waiting.popleft())
-        while waiting:
-            yield self._made(*waiting.popleft())
+        """Make batches in order; the blocks of those to come are asked for before they are needed."""
+        jobs = self._schedule.jobs(state.plan, state.position)
+        return self._fetch().batches(jobs, self._prefetch, self.buffers)
 
     def _start(self) -> None:
-        self._process, self._pool, self._lock = os.getpid(), Pool(self._threads), Lock()
-        self._pending: dict[tuple[int, int], Future[Block]] = {}
-        self._blocks = Blocks(self.data.store, self.data.generation, self.pack, BlockCache(*self._cache))
+        blocks = Blocks(self.data.store, self.data.generation, self.pack, BlockCache(*self._cache), self._corrupt)
+        self._fetching = Fetching(blocks, Pool(self._threads), self.rank, self._stall)
 
-    def _after_fork(self) -> None:
+    def _fetch(self) -> Fetching:
         """Begin anew in a forked process: it has no threads, so reads under way never end and locks stay locked."""
-        if self._process != os.getpid():
+        if self._fetching.process != os.getpid():
             self._start()
-
-    def _ask(self, job: Job) -> Asked:
-        """Find a job's blocks, and have those read that are not at hand."""
-        self._after_fork()
-        keys = set(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
-        return {key: self._blocks.held(*key) or self._read(key) for key in keys}
-
-    def _made(self, job: Job, asked: Asked) -> Batch:
-        held = {key: block if isinstance(block, Block) else self._wait(job, key, block) for key, block in asked.items()}
-        keys = zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True)
-        places: list[tuple[Block, int] | None] = [
-            (held[key], row) for key, row in zip(keys, job.places.rows.tolist(), strict=True)
-        ]
-        places += [None] * (len(job.positions) - len(places))
-        return Batch(job.step, job.start, job.end, job.positions, places, self._blocks.padding, self.buffers)
-
-    def _read(self, key: tuple[int, int]) -> Future[Block]:
-        with self._lock:
-            future = self._pending.get(key)
-            if future is None:
-                future = self._pending[key] = self._pool.submit(partial(self._blocks.get, *key))
-                future.add_done_callback(lambda _: self._pending.pop(key, None))
-        return future
-
-    def _wait(self, job: Job, key: tuple[int, int], block: Future[Block]) -> Block:
-        """Wait for a block; what goes wrong is told with rank, position, block and store."""
-        place = f"rank {self.rank}, position {job.start}, {self._blocks.named(*key)}"
-        try:
-            return block.result(timeout=self._stall)
-        except FutureTimeoutError:
-            raise StoreError(
-                f"{place}: nothing came for {self._stall:g} s; the store hangs or is out of reach. "
-                "Load the last state and go on, or raise stall="
-            ) from None
-        except CorruptDataError as error:
-            raise CorruptDataError(f"{place}: {error}") from error
-        except (PenstockError, OSError) as error:
-            raise StoreError(f"{place}: {error}") from error
+        return self._fetching
 
 
 def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:

@@ -42,7 +42,7 @@ class Pool:
             self._finalizer.atexit = False
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Run `call` as soon as a thread is free, unless the future is cancelled before."""
+        """Run `call` as soon as a thread is free."""
         future: Future[T] = Future()
         with self._lock:
             self._calls.put((future, call))
@@ -55,11 +55,10 @@ class Pool:
 def _work(calls: _Calls) -> None:
     while (given := calls.get()) is not None:
         future, call = given
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(call())
-            except BaseException as error:
-                future.set_exception(error)
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
         del given, future, call
     calls.put(None)  # for the next thread
 

@@ -1,0 +1,229 @@
+"""A batch's blocks asked for before they are needed, waited for, and put together; what goes wrong is told by name.
+
+Threads read: at hand are the blocks that were read last, on their way those that somebody has asked for. All blocks to
+come are known, so of a remote store some 256 MiB of them are asked for ahead: what a rank of eight has in flight.
+Neighbouring groups asked for at once are one read.
+
+A block that does not come in time is an error which says whose it was and what hangs, and nothing is left behind that
+another try would wait for. One that cannot be read is an error, or is set aside (`quarantine`): its rows are padding.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+from threading import Lock
+
+from .. import CorruptDataError, PenstockError, StoreError
+from .batch import Batch
+from .blocks import Block, Blocks
+from .buffers import Buffers
+from .quarantine import Quarantined
+from .schedule import Job
+from .threads import Pool, stacks
+
+Key = tuple[int, int]
+Found = Block | Quarantined
+# The blocks of a batch, by shard and group: at hand, or on their way.
+Asked = dict[Key, "Found | Future[Found]"]
+# Rows of the batches asked for ahead, at most, and of those asked for at once, among which neighbours are looked for.
+_AHEAD_ROWS, _ROWS_AT_ONCE = 32_768, 2048
+# Bytes of one read at most where groups are neighbours.
+_TOGETHER_BYTES = 8 << 20
+_log = logging.getLogger("penstock.loader")
+
+
+class Fetching:
+    """Reads what batches need, for one rank. stall: seconds after which a block that does not come is an error."""
+
+    def __init__(self, blocks: Blocks, pool: Pool, rank: int, stall: float) -> None:
+        self.blocks, self._pool, self._rank, self._stall = blocks, pool, rank, stall
+        self._lock = Lock()
+        self._pending: dict[Key, Future[Found]] = {}
+        self.process = os.getpid()
+
+    def batches(self, jobs: Iterable[Job], prefetch: int, buffers: Buffers) -> Iterator[Batch]:
+        """Make the batches of jobs in order, with `prefetch` of them asked for ahead, or as far as `blocks` allows.
+
+        What is not read yet when the caller has had enough is not read any more.
+        """
+        ahead = _Ahead(self, iter(jobs), prefetch)
+        try:
+            while (next_one := ahead.pop()) is not None:
+                yield self.made(*next_one, buffers)
+        finally:
+            ahead.cancel()
+
+    def ask(self, job: Job) -> Asked:
+        """Find a job's blocks, and have those read that are not at hand."""
+        lacking: dict[Key, Future[Found]] = {}
+        try:
+            return self.find(job, lacking)
+        finally:
+            self.read(lacking)
+
+    def find(self, job: Job, lacking: dict[Key, Future[Found]]) -> Asked:
+        """Find a job's blocks; those not at hand and not on their way are put into `lacking`, for `read`."""
+        asked: Asked = {}
+        for key in zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True):
+            if key not in asked:
+                asked[key] = self.blocks.held(*key) or self._promise(key, lacking)
+        return asked
+
+    def read(self, lacking: dict[Key, Future[Found]]) -> None:
+        """Have blocks read in their order, neighbours together."""
+        most = 1 if self.blocks.local else max(1, _TOGETHER_BYTES // self.blocks.group_bytes)
+        left = dict(lacking)
+        for key in lacking:
+            if key in left:
+                self._pool.submit(partial(self._run, {one: left.pop(one) for one in _neighbours(key, left, most)}))
+
+    def made(self, job: Job, asked: Asked, buffers: Buffers) -> Batch:
+        """Wait for what was asked for and put the batch together."""
+        held = {key: self._wait(job, key, one) if isinstance(one, Future) else one for key, one in asked.items()}
+        keys = list(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
+        places: list[tuple[Block, int] | None] = [
+            (block, row) if isinstance(block := held[key], Block) else None
+            for key, row in zip(keys, job.places.rows.tolist(), strict=True)
+        ]
+        if None in places:
+            positions = job.positions.tolist()
+            for key, record in held.items():
+                if isinstance(record, Quarantined):
+                    lost = [position for position, one in zip(positions, keys, strict=False) if one == key]
+                    self.blocks.quarantine.note(record, lost)
+        places += [None] * (len(job.positions) - len(places))
+        return Batch(job.step, job.start, job.end, job.positions, places, self.blocks.padding, buffers)
+
+    def _promise(self, key: Key, lacking: dict[Key, Future[Found]]) -> Future[Found]:
+        with self._lock:
+            if (future := self._pending.get(key)) is not None:
+                return future
+            future = self._pending[key] = lacking[key] = Future()
+        future.add_done_callback(partial(self._forget, key))
+        return future
+
+    def _forget(self, key: Key, future: Future[Found]) -> None:
+        with self._lock:
+            if self._pending.get(key) is future:
+                del self._pending[key]
+
+    def _run(self, promised: dict[Key, Future[Found]]) -> None:
+        """Read neighbouring blocks, in a thread of the pool."""
+        wanted = {key: future for key, future in promised.items() if future.set_running_or_notify_cancel()}
+        try:
+            if len(wanted) > 1:
+                shards, groups = zip(*wanted, strict=True)
+                self.blocks.together(shards[0], groups)
+        except CorruptDataError:
+            pass  # of which block it is told below
+        except BaseException as error:
+            for future in wanted.values():
+                future.set_exception(error)
+            return
+        for key, future in wanted.items():
+            try:
+                future.set_result(self.blocks.get(*key))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _wait(self, job: Job, key: Key, block: Future[Found]) -> Found:
+        """Wait for a block; what goes wrong is told with rank, position, block and store."""
+        place = f"rank {self._rank}, position {job.start}, {self.blocks.named(*key)}"
+        try:
+            return block.result(timeout=self._stall)
+        except CancelledError:  # by an iteration that has ended, and asked for it first
+            lacking: dict[Key, Future[Found]] = {}
+            again = self._promise(key, lacking)
+            self.read(lacking)
+            return self._wait(job, key, again)
+        except FutureTimeoutError:
+            raise self._stalled(place) from None
+        except CorruptDataError as error:
+            raise CorruptDataError(f"{place}: {error}") from error
+        except (PenstockError, OSError) as error:
+            raise StoreError(f"{place}: {error}") from error
+
+    def _stalled(self, place: str) -> StoreError:
+        """Tell what hangs, and leave it behind: another try begins with threads of its own."""
+        requests, threads = self.blocks.reading(), stacks()
+        with self._lock:
+            self._pending.clear()
+        self._pool.renew()
+        told = "".join(f"; without an answer: {request}" for request in requests[:3])
+        more = f", and {len(requests) - 3} more" if len(requests) > 3 else ""
+        error = StoreError(
+            f"{place}: nothing came for {self._stall:g} s; the store hangs or is out of reach{told}{more}. "
+            "Load the last state and go on, or raise stall="
+        )
+        _log.error("%s\nRequests without an answer:\n%s\nThreads:\n%s", error, "\n".join(requests), threads)
+        if hasattr(error, "add_note"):  # from Python 3.11 on
+            error.add_note(f"The threads that read:\n{threads}")
+        return error
+
+
+class _Ahead:
+    """The jobs of one iteration that are asked for and not made yet, and how much of them is to be read."""
+
+    def __init__(self, fetching: Fetching, coming: Iterator[Job], prefetch: int) -> None:
+        self._fetching, self._coming, self._prefetch = fetching, coming, prefetch
+        # Each with its number of blocks that nobody had asked for before.
+        self._waiting: deque[tuple[Job, Asked, int]] = deque()
+        self._rows = self._blocks = 0
+
+    def pop(self) -> tuple[Job, Asked] | None:
+        """Give the next job, what comes after it asked for; None at the end."""
+        if not self._waiting:
+            self._ask(1, 1)  # alone, so that nothing stands before it
+        self._ask(self._prefetch + 1 - len(self._waiting), _AHEAD_ROWS)
+        if self._room():
+            self._ask(_ROWS_AT_ONCE, _ROWS_AT_ONCE)
+        if not self._waiting:
+            return None
+        job, asked, fresh = self._waiting.popleft()
+        self._rows -= len(job.positions)
+        self._blocks -= fresh
+        return job, asked
+
+    def cancel(self) -> None:
+        """Let go of what is not being read yet."""
+        for _, asked, _ in self._waiting:
+            for block in asked.values():
+                if isinstance(block, Future):
+                    block.cancel()
+
+    def _room(self) -> bool:
+        blocks = self._fetching.blocks
+        return self._blocks * blocks.group_bytes < blocks.ahead_bytes and self._rows < _AHEAD_ROWS
+
+    def _ask(self, jobs: int, rows: int) -> None:
+        """Ask for so many jobs at once, or fewer when they have so many rows or what is to be read is enough."""
+        lacking: dict[Key, Future[Found]] = {}
+        try:
+            while jobs > 0 and rows > 0 and (job := next(self._coming, None)) is not None:
+                known = len(lacking)
+                asked = self._fetching.find(job, lacking)
+                self._waiting.append((job, asked, len(lacking) - known))
+                self._blocks += len(lacking) - known
+                self._rows += len(job.positions)
+                jobs, rows = jobs - 1, rows - len(job.positions)
+                if len(self._waiting) > self._prefetch and not self._room():
+                    break
+        finally:
+            self._fetching.read(lacking)
+
+
+def _neighbours(key: Key, among: dict[Key, Future[Found]], most: int) -> list[Key]:
+    """The groups around one, without a gap, that are among those to be read; at most so many."""
+    shard, low = key
+    high = low + 1
+    while high - low < most and (shard, high) in among:
+        high += 1
+    while high - low < most and (shard, low - 1) in among:
+        low -= 1
+    return [(shard, group) for group in range(low, high)]
