@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from .block import Block
 from .buffers import Buffers
+from .cached import cached_property
 from .packing import NO_DOCUMENT, SEGMENT, Rows
 from .permutation import Ints
 

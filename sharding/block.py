@@ -6,12 +6,12 @@ is not used. Copying a row of 2,048 tokens takes 0.6 µs.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cached import cached_property
 from .format import PackOrder
 from .packing import Layout, PackTable
 from .shard import ShardReader

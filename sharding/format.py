@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
@@ -33,6 +32,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import CorruptDataError, InputError
+from .cached import cached_property
 from .canonical import MAGIC, VERSION
 from .order import Geometry, geometry
 

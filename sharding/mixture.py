@@ -13,12 +13,12 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from math import gcd, lcm
 
 import numpy as np
 
 from .. import RequestError
+from .cached import cached_property
 from .permutation import Ints
 
 LARGEST_SUM = 1 << 31

@@ -23,12 +23,12 @@ tokens; masks, positions and document ids, made only when asked for, take about 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cached import cached_property
 from .format import Pack, PackCount
 
 Ints = NDArray[np.int64]

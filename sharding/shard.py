@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError
 from .best_fit import PIECE, best_fit
+from .cached import cached_property
 from .canonical import SHARD_MAGIC, VERSION, canonical, parse
 from .format import MEMBERS, Pack, ShardEntry, Vocabulary
 from .npy import npy_array, npy_bytes

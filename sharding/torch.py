@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from .. import RequestError, require
 from .batch import Batch
 from .buffers import Buffers
+from .cached import cached_property
 from .dataset import TokenData
 from .loader import StreamingLoader
 
