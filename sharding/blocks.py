@@ -18,7 +18,7 @@ from .format import Generation, PackOrder
 from .packing import PackTable
 from .quarantine import Corrupt, Quarantine, Quarantined
 from .reads import Counts, RemoteReads
-from .shard import Fetch, ShardReader
+from .shard import BLOCK_BYTES, Fetch, ShardReader
 from .store import Store
 
 T = TypeVar("T")
@@ -85,8 +85,8 @@ class Blocks:
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)
-        #: Bytes of a full group.
-        self.group_bytes = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize
+        #: Bytes that are read for a full group, to whole blocks under a checksum.
+        self.group_bytes = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize + BLOCK_BYTES
         files = min(limit, len(generation.shards)) if self.local else self._allowed(limit)
         self._limit = limit if (allowed := _allow_files(files)) == files else allowed
         self._blocks: Recent[Block] = Recent(self._limit)
@@ -114,7 +114,7 @@ class Blocks:
     @property
     def ahead_bytes(self) -> int:
         """Bytes of blocks that may be asked for before they are needed; 0 for a local store, whose pages wait."""
-        return 0 if self._fetch is None else min(_AHEAD_BYTES, self._fetch.cache.held_bytes)
+        return 0 if self._fetch is None else min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
 
     def reading(self) -> list[str]:
         """Say which requests to the store have no answer yet, the oldest first."""

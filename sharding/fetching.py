@@ -31,6 +31,8 @@ Key = tuple[int, int]
 Found = Block | Quarantined
 # The blocks of a batch, by shard and group: at hand, or on their way.
 Asked = dict[Key, "Found | Future[Found]"]
+# Those of them that are to be read.
+Promised = dict[Key, "Future[Found]"]
 # Rows of the batches asked for ahead, at most, and of those asked for at once, among which neighbours are looked for.
 _AHEAD_ROWS, _ROWS_AT_ONCE = 32_768, 2048
 # Bytes of one read at most where groups are neighbours.
@@ -44,7 +46,7 @@ class Fetching:
     def __init__(self, blocks: Blocks, pool: Pool, rank: int, stall: float) -> None:
         self.blocks, self._pool, self._rank, self._stall = blocks, pool, rank, stall
         self._lock = Lock()
-        self._pending: dict[Key, Future[Found]] = {}
+        self._pending: Promised = {}
         self.process = os.getpid()
 
     def batches(self, jobs: Iterable[Job], prefetch: int, buffers: Buffers) -> Iterator[Batch]:
@@ -59,23 +61,23 @@ class Fetching:
         finally:
             ahead.cancel()
 
-    def ask(self, job: Job) -> Asked:
-        """Find a job's blocks, and have those read that are not at hand."""
-        lacking: dict[Key, Future[Found]] = {}
-        try:
-            return self.find(job, lacking)
-        finally:
-            self.read(lacking)
+    def ask(self, job: Job, promised: Promised | None = None) -> Asked:
+        """Find a job's blocks, among those promised to it before too, and have those read that are not at hand."""
+        lacking: Promised = {}
+        asked = self.find(job, lacking, promised)
+        self.read(lacking)
+        return asked
 
-    def find(self, job: Job, lacking: dict[Key, Future[Found]]) -> Asked:
+    def find(self, job: Job, lacking: Promised, promised: Promised | None = None) -> Asked:
         """Find a job's blocks; those not at hand and not on their way are put into `lacking`, for `read`."""
         asked: Asked = {}
         for key in zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True):
             if key not in asked:
-                asked[key] = self.blocks.held(*key) or self._promise(key, lacking)
+                before = promised.get(key) if promised else None
+                asked[key] = self.blocks.held(*key) or before or self._promise(key, lacking)
         return asked
 
-    def read(self, lacking: dict[Key, Future[Found]]) -> None:
+    def read(self, lacking: Promised) -> None:
         """Have blocks read in their order, neighbours together."""
         most = 1 if self.blocks.local else max(1, _TOGETHER_BYTES // self.blocks.group_bytes)
         left = dict(lacking)
@@ -100,7 +102,7 @@ class Fetching:
         places += [None] * (len(job.positions) - len(places))
         return Batch(job.step, job.start, job.end, job.positions, places, self.blocks.padding, buffers)
 
-    def _promise(self, key: Key, lacking: dict[Key, Future[Found]]) -> Future[Found]:
+    def _promise(self, key: Key, lacking: Promised) -> Future[Found]:
         with self._lock:
             if (future := self._pending.get(key)) is not None:
                 return future
@@ -113,7 +115,7 @@ class Fetching:
             if self._pending.get(key) is future:
                 del self._pending[key]
 
-    def _run(self, promised: dict[Key, Future[Found]]) -> None:
+    def _run(self, promised: Promised) -> None:
         """Read neighbouring blocks, in a thread of the pool."""
         wanted = {key: future for key, future in promised.items() if future.set_running_or_notify_cancel()}
         try:
@@ -138,7 +140,7 @@ class Fetching:
         try:
             return block.result(timeout=self._stall)
         except CancelledError:  # by an iteration that has ended, and asked for it first
-            lacking: dict[Key, Future[Found]] = {}
+            lacking: Promised = {}
             again = self._promise(key, lacking)
             self.read(lacking)
             return self._wait(job, key, again)
@@ -168,57 +170,58 @@ class Fetching:
 
 
 class _Ahead:
-    """The jobs of one iteration that are asked for and not made yet, and how much of them is to be read."""
+    """The jobs of one iteration to come: the next few with all their blocks, more of them with those to be read."""
 
     def __init__(self, fetching: Fetching, coming: Iterator[Job], prefetch: int) -> None:
         self._fetching, self._coming, self._prefetch = fetching, coming, prefetch
-        # Each with its number of blocks that nobody had asked for before.
-        self._waiting: deque[tuple[Job, Asked, int]] = deque()
+        self._next: deque[tuple[Job, Asked]] = deque()
+        # Blocks that nobody had asked for before are held from here on: the cache cannot evict what is needed next.
+        self._later: deque[tuple[Job, Promised]] = deque()
         self._rows = self._blocks = 0
 
     def pop(self) -> tuple[Job, Asked] | None:
         """Give the next job, what comes after it asked for; None at the end."""
-        if not self._waiting:
-            self._ask(1, 1)  # alone, so that nothing stands before it
-        self._ask(self._prefetch + 1 - len(self._waiting), _AHEAD_ROWS)
-        if self._room():
-            self._ask(_ROWS_AT_ONCE, _ROWS_AT_ONCE)
-        if not self._waiting:
-            return None
-        job, asked, fresh = self._waiting.popleft()
-        self._rows -= len(job.positions)
-        self._blocks -= fresh
-        return job, asked
+        while len(self._next) <= self._prefetch and (job := self._take()) is not None:
+            self._next.append(job)
+        self._look_ahead()
+        return self._next.popleft() if self._next else None
 
     def cancel(self) -> None:
         """Let go of what is not being read yet."""
-        for _, asked, _ in self._waiting:
+        for asked in [asked for _, asked in self._next] + [promised for _, promised in self._later]:
             for block in asked.values():
                 if isinstance(block, Future):
                     block.cancel()
 
-    def _room(self) -> bool:
-        blocks = self._fetching.blocks
-        return self._blocks * blocks.group_bytes < blocks.ahead_bytes and self._rows < _AHEAD_ROWS
+    def _take(self) -> tuple[Job, Asked] | None:
+        if self._later:
+            job, promised = self._later.popleft()
+            self._rows -= len(job.positions)
+            self._blocks -= len(promised)
+            return job, self._fetching.ask(job, promised)
+        following = next(self._coming, None)
+        return None if following is None else (following, self._fetching.ask(following))
 
-    def _ask(self, jobs: int, rows: int) -> None:
-        """Ask for so many jobs at once, or fewer when they have so many rows or what is to be read is enough."""
-        lacking: dict[Key, Future[Found]] = {}
+    def _look_ahead(self) -> None:
+        """Ask for the blocks of some more jobs at once, up to what may be on its way."""
+        fetching, rows = self._fetching, self._rows
+        most = fetching.blocks.ahead_bytes // fetching.blocks.group_bytes
+        lacking: Promised = {}
         try:
-            while jobs > 0 and rows > 0 and (job := next(self._coming, None)) is not None:
-                known = len(lacking)
-                asked = self._fetching.find(job, lacking)
-                self._waiting.append((job, asked, len(lacking) - known))
-                self._blocks += len(lacking) - known
+            while self._blocks < most and self._rows < min(_AHEAD_ROWS, rows + _ROWS_AT_ONCE):
+                if (job := next(self._coming, None)) is None:
+                    return
+                promised: Promised = {}
+                fetching.find(job, promised)
+                lacking |= promised
+                self._later.append((job, promised))
                 self._rows += len(job.positions)
-                jobs, rows = jobs - 1, rows - len(job.positions)
-                if len(self._waiting) > self._prefetch and not self._room():
-                    break
+                self._blocks += len(promised)
         finally:
-            self._fetching.read(lacking)
+            fetching.read(lacking)
 
 
-def _neighbours(key: Key, among: dict[Key, Future[Found]], most: int) -> list[Key]:
+def _neighbours(key: Key, among: Promised, most: int) -> list[Key]:
     """The groups around one, without a gap, that are among those to be read; at most so many."""
     shard, low = key
     high = low + 1
