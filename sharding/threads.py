@@ -27,19 +27,22 @@ class Pool:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self._threads, self._started = threads, 0
         self._lock = threading.Lock()
-        self.renew()
+        self._calls, self._finish = self._begin()
 
     def renew(self) -> None:
         """Begin with new threads; those that hang are left behind, and end when their call does."""
         with self._lock:
-            if hasattr(self, "_finalizer"):
-                self._finalizer()
+            self._finish()
             self._started = 0
-            self._calls: _Calls = queue.SimpleQueue()
-            self._finalizer = weakref.finalize(self, self._calls.put, None)
-            self._finalizer.atexit = False
+            self._calls, self._finish = self._begin()
+
+    def _begin(self) -> tuple[_Calls, weakref.finalize[Any, Pool]]:
+        calls: _Calls = queue.SimpleQueue()
+        finish = weakref.finalize(self, calls.put, None)
+        finish.atexit = False
+        return calls, finish
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run `call` as soon as a thread is free."""
