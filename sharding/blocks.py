@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from .. import CorruptDataError
 from .block import Block
 from .cache import BlockCache
 from .format import Generation, PackOrder
+from .left_out import by_shard
 from .packing import PackTable
 from .quarantine import Corrupt, Quarantine, Quarantined
 from .reads import Counts, RemoteReads
@@ -68,7 +69,8 @@ class Blocks:
 
     limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache, where
     it cannot be evicted then: so of those at most what the cache allows, and a few. corrupt: "quarantine" gives the
-    record of a block that stays damaged or lost in its place. padding: a row of padding, EOS.
+    record of a block that stays damaged or lost in its place. without: ids of documents that come as padding. padding:
+    a row of padding, EOS.
     """
 
     def __init__(
@@ -79,9 +81,11 @@ class Blocks:
         cache: BlockCache,
         corrupt: Corrupt = "raise",
         limit: int = 4096,
+        without: Collection[int] = (),
     ) -> None:
         self.store, self.pack, self._generation = store, pack, generation
-        self.quarantine = Quarantine(store, generation, corrupt)
+        self.without = by_shard(without, generation)
+        self.quarantine = Quarantine(store, generation, pack.pack.name, corrupt)
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)
@@ -113,8 +117,11 @@ class Blocks:
 
     @property
     def ahead_bytes(self) -> int:
-        """Bytes of blocks that may be asked for before they are needed; 0 for a local store, whose pages wait."""
-        return 0 if self._fetch is None else min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
+        """Bytes of blocks that may be asked for early; 0 where the store is local or the cache small."""
+        if self._fetch is None:
+            return 0
+        allowed = min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
+        return allowed if allowed >= _FEW_BLOCKS * self.group_bytes else 0
 
     def reading(self) -> list[str]:
         """Say which requests to the store have no answer yet, the oldest first."""

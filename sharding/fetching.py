@@ -1,8 +1,7 @@
 """A batch's blocks asked for before they are needed, waited for, and put together; what goes wrong is told by name.
 
-Threads read: at hand are the blocks that were read last, on their way those that somebody has asked for. All blocks to
-come are known, so of a remote store some 256 MiB of them are asked for ahead: what a rank of eight has in flight.
-Neighbouring groups asked for at once are one read.
+Threads read: at hand are the blocks that were read last, on their way those that somebody has asked for. Neighbouring
+groups of a remote shard asked for at once are one read.
 
 A block that does not come in time is an error which says whose it was and what hangs, and nothing is left behind that
 another try would wait for. One that cannot be read is an error, or is set aside (`quarantine`): its rows are padding.
@@ -12,8 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -34,8 +31,6 @@ Found = Block | Quarantined
 Asked = dict[Key, "Found | Future[Found]"]
 # Those of them that are to be read.
 Promised = dict[Key, "Future[Found]"]
-# Rows of the batches asked for ahead, at most, and of those asked for at once, among which neighbours are looked for.
-_AHEAD_ROWS, _ROWS_AT_ONCE = 32_768, 2048
 # Bytes of one read at most where groups are neighbours.
 _TOGETHER_BYTES = 8 << 20
 _log = logging.getLogger("penstock.loader")
@@ -49,18 +44,6 @@ class Fetching:
         self._lock = Lock()
         self._pending: Promised = {}
         self.process = os.getpid()
-
-    def batches(self, jobs: Iterable[Job], prefetch: int, buffers: Buffers) -> Iterator[Batch]:
-        """Make the batches of jobs in order, with `prefetch` of them asked for ahead, or as far as `blocks` allows.
-
-        What is not read yet when the caller has had enough is not read any more.
-        """
-        ahead = _Ahead(self, iter(jobs), prefetch)
-        try:
-            while (next_one := ahead.pop()) is not None:
-                yield self.made(*next_one, buffers)
-        finally:
-            ahead.cancel()
 
     def ask(self, job: Job, promised: Promised | None = None) -> Asked:
         """Find a job's blocks, among those promised to it before too, and have those read that are not at hand."""
@@ -168,58 +151,6 @@ class Fetching:
         if hasattr(error, "add_note"):  # from Python 3.11 on
             error.add_note(f"The threads that read:\n{threads}")
         return error
-
-
-class _Ahead:
-    """The jobs of one iteration to come: the next few with all their blocks, more of them with those to be read."""
-
-    def __init__(self, fetching: Fetching, coming: Iterator[Job], prefetch: int) -> None:
-        self._fetching, self._coming, self._prefetch = fetching, coming, prefetch
-        self._next: deque[tuple[Job, Asked]] = deque()
-        # Blocks that nobody had asked for before are held from here on: the cache cannot evict what is needed next.
-        self._later: deque[tuple[Job, Promised]] = deque()
-        self._rows = self._blocks = 0
-
-    def pop(self) -> tuple[Job, Asked] | None:
-        """Give the next job, what comes after it asked for; None at the end."""
-        while len(self._next) <= self._prefetch and (job := self._take()) is not None:
-            self._next.append(job)
-        self._look_ahead()
-        return self._next.popleft() if self._next else None
-
-    def cancel(self) -> None:
-        """Let go of what is not being read yet."""
-        for asked in [asked for _, asked in self._next] + [promised for _, promised in self._later]:
-            for block in asked.values():
-                if isinstance(block, Future):
-                    block.cancel()
-
-    def _take(self) -> tuple[Job, Asked] | None:
-        if self._later:
-            job, promised = self._later.popleft()
-            self._rows -= len(job.positions)
-            self._blocks -= len(promised)
-            return job, self._fetching.ask(job, promised)
-        following = next(self._coming, None)
-        return None if following is None else (following, self._fetching.ask(following))
-
-    def _look_ahead(self) -> None:
-        """Ask for the blocks of some more jobs at once, up to what may be on its way."""
-        fetching, rows = self._fetching, self._rows
-        most = fetching.blocks.ahead_bytes // fetching.blocks.group_bytes
-        lacking: Promised = {}
-        try:
-            while self._blocks < most and self._rows < min(_AHEAD_ROWS, rows + _ROWS_AT_ONCE):
-                if (job := next(self._coming, None)) is None:
-                    return
-                promised: Promised = {}
-                fetching.find(job, promised)
-                lacking |= promised
-                self._later.append((job, promised))
-                self._rows += len(job.positions)
-                self._blocks += len(promised)
-        finally:
-            fetching.read(lacking)
 
 
 def _neighbours(key: Key, among: Promised, most: int) -> list[Key]:

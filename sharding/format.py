@@ -7,11 +7,15 @@
                             fingerprint of the tokenizer's behaviour, largest id, SHA-256 of the payload and the tables
     data/NAME.ends.npy      uint64 (documents,): where each document ends, in tokens from the shard's start, rising
     data/NAME.sums.npy      uint64 (blocks,): xxh3_64 of every 64 KiB of the payload, so that what is read is verified
-    data/NAME.PACK.npy      the table of a `best_fit` pack (`packing`); `concat` needs none
     data/NAME.docs.parquet  one row a document, in the payload's order: id, source, url, language, scores; read late
+    data/NAME.loss.npy      optional, uint64 (spans, 2): token ranges [start, stop) that are not learned (`marks`)
+    data/NAME.gone.npy      optional, uint64 (n,): ordinals of documents taken down, whose tokens are all EOS
+    data/NAME.PACK.npy      the table of a `best_fit` pack (`packing`); `concat` needs none
 
-NAME is stream, number and a digest over all of the shard's members, so equal names hold equal bytes and a retried task
-writes nothing twice. What no generation lists is garbage. A generation appears whole by create-if-absent and is never
+NAME is stream, number and a digest over the shard's members, packs' tables left out: these follow from the document
+ends, so a pack is added later and renames nothing. Equal names hold equal bytes, and a retried task writes nothing
+twice. The way from ends to table is part of the format: a better packer is another policy, with another name. What no
+generation lists is garbage. A generation appears whole by create-if-absent and is never
 changed; append and takedown make the next, a reader pins one. JSON is canonical: keys sorted, no spaces, ASCII.
 
 `tokens_sha256` is the SHA-256 over the shards' payload digests (32 raw bytes each) in the order (stream, number): equal
@@ -42,7 +46,7 @@ GROUP_BYTES = 1 << 20
 #: groups of 8 / 32 / 64 / 128 / 256 rows: web-like lengths (median 490) 99.5 / 99.5 / 99.7 / 99.6 / 99.8 %, manuals
 #: (mean 1,700) 98.3 / 99.1 / 99.4 / 99.5 / 99.7 %, books' chapters (mean 10,000) 95.5 / 97.4 / 98.7 / 98.9 / 99.3 %.
 FITTING_ROWS, FITTING_BYTES = 64, 4 << 20
-#: A shard's members whatever its packs, by suffix; the header gives the checksums of the others.
+#: Members of every shard, whatever its packs, by suffix; the header gives the checksums of the others.
 MEMBERS = (".bin", ".json", ".ends.npy", ".sums.npy", ".docs.parquet")
 Policy = Literal["concat", "best_fit"]
 
@@ -104,6 +108,11 @@ class Pack:
     def name(self) -> str:
         """`best_fit-2048`."""
         return f"{self.policy}-{self.length}"
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the member that holds its table, where its policy needs one: `.best_fit-2048.npy`."""
+        return f".{self.name}.npy"
 
     def group_rows(self, itemsize: int) -> int:
         """R, the rows of a full group: 1 MiB of payload; up to 4 MiB where best_fit would have few rows to fill."""
@@ -266,7 +275,7 @@ def _fields(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _contradictions(generation: Generation) -> Iterator[str]:
     """Say where what is told of packs is not what the shards have: rows would be left out, or looked for in vain."""
-    tables = {f".{order.pack.name}.npy" for order in generation.packs if order.pack.policy == "best_fit"}
+    tables = {order.pack.suffix for order in generation.packs if order.pack.policy == "best_fit"}
     for shard in generation.shards:
         if lacking := {*MEMBERS, *tables} - set(shard.members):
             yield f"shard {shard.name} has no {', '.join(sorted(lacking))}"

@@ -23,12 +23,13 @@ _log = logging.getLogger("penstock.loader")
 
 @dataclass
 class Quarantined:
-    """A group of rows that cannot be read. shard: its name; group: its number in the shard, for the loader's pack.
+    """A group of rows that cannot be read. shard, pack: their names; group: its number in the shard, for that pack.
 
     positions: those at which its rows would have come and padding came instead, so far, in the order of reading.
     """
 
     shard: str
+    pack: str
     group: int
     reason: str
     positions: list[int] = field(default_factory=list)
@@ -37,13 +38,13 @@ class Quarantined:
 class Quarantine:
     """The blocks that a loader has set aside. Shared by threads; `corrupt="raise"` sets none aside."""
 
-    def __init__(self, store: Store, generation: Generation, corrupt: Corrupt = "raise") -> None:
-        self._store, self._generation, self._corrupt = store, generation, corrupt
+    def __init__(self, store: Store, generation: Generation, pack: str, corrupt: Corrupt = "raise") -> None:
+        self._store, self._generation, self._pack, self._corrupt = store, generation, pack, corrupt
         self._lock = Lock()
         self._held: dict[tuple[int, int], Quarantined] = {}
 
     @property
-    def blocks(self) -> list[Quarantined]:
+    def records(self) -> list[Quarantined]:
         """All that were set aside, in the order in which they were met."""
         with self._lock:
             return list(self._held.values())
@@ -62,7 +63,7 @@ class Quarantine:
                 f"{self._store.url} no longer holds {name}: it is not this data set, not mounted or out of reach, so "
                 f"nothing is set aside ({error})"
             ) from error
-        record = Quarantined(self._generation.shards[shard].name, group, str(error))
+        record = Quarantined(self._generation.shards[shard].name, self._pack, group, str(error))
         with self._lock:
             if (known := self._held.setdefault((shard, group), record)) is record:
                 _log.error("block %d of shard %s is set aside, its rows come masked: %s", group, record.shard, error)

@@ -19,6 +19,7 @@ from .canonical import VERSION
 from .dataset import TokenData, open_tokens, run_manifest
 from .documents import Documents
 from .format import Generation, Pack, ShardEntry
+from .marks import gone_problem, left_over, loss_problem
 from .shard import BLOCK_BYTES, ShardReader
 from .store import Store
 
@@ -109,7 +110,10 @@ def _shard_problems(documents: Documents, shard: int) -> Iterator[str]:
     if int(ends[-1]) != entry.tokens or int(ends[0]) < 1 or not bool((np.diff(ends) > 0).all()):
         yield "its document ends do not rise to its count of tokens"
         return
-    yield from _payload_problems(reader, header["largest_id"])
+    problems = loss_problem(reader.loss, entry.tokens), gone_problem(reader.gone, entry.documents)
+    yield from filter(None, problems)
+    if problems[1] is None:
+        yield from _payload_problems(reader, header["largest_id"])
     for name in entry.packs:
         yield from _pack_problems(reader, Pack.named(name))
     rows = documents.table(shard).metadata.num_rows
@@ -124,7 +128,7 @@ def _payload_problems(reader: ShardReader, largest: int) -> Iterator[str]:
     if size != reader.size:
         yield f"{name} has {size} bytes, it was written with {reader.size}"
         return
-    digest, found, unended, bad = hashlib.sha256(), 0, 0, []
+    digest, found, unended, left, bad = hashlib.sha256(), 0, 0, 0, []
     for start in range(0, size, _CHUNK):
         body = memoryview(reader.store.read(name, start, min(start + _CHUNK, size)))
         digest.update(body)
@@ -138,6 +142,7 @@ def _payload_problems(reader: ShardReader, largest: int) -> Iterator[str]:
         low, high = np.searchsorted(reader.ends, np.array([first, first + len(tokens)], np.uint64), side="right")
         last = tokens[reader.ends[low:high].astype(np.int64) - 1 - first]
         unended += int((last != reader.vocabulary.eos_id).sum())
+        left += left_over(tokens, first, reader.ends, reader.gone, reader.vocabulary.eos_id)
     if bad:
         yield f"block {', '.join(map(str, bad[:_SHOWN]))} of {name} does not match its checksum"
     if digest.hexdigest() != reader.entry.sha256:
@@ -146,6 +151,8 @@ def _payload_problems(reader: ShardReader, largest: int) -> Iterator[str]:
         yield f"its largest id is {found}, the header says {largest} of {reader.vocabulary.size}"
     if unended:
         yield f"{unended} of its documents do not end with EOS"
+    if left:
+        yield f"documents that were taken down still have {left} tokens in it"
 
 
 def _pack_problems(reader: ShardReader, pack: Pack) -> Iterator[str]:
