@@ -20,7 +20,7 @@ class Batch:
     """b rows of L tokens of one step.
 
     step: number of the global batch. position, end: it covers the positions [position, end). positions: (b,) int64, the
-    position of each row here, -1 for a row of padding. buffer: (b, L + 1) int32, or as wide as `buffers` has them, tokens
+    position of each row here, -1 for a row of padding. buffer: (b, L + 1) int32, or as wide as `buffers` has it, tokens
     and labels at once. blocks, rows: where each row lies, None for one of padding; padding follows these, too.
     """
 
