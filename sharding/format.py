@@ -92,7 +92,10 @@ class PackOrder:
 
 @dataclass(frozen=True)
 class Generation:
-    """A data set as it stood once. `parent` is the generation it was made from, `made` says by what."""
+    """A data set as it stood once. `parent` is the generation it was made from, `made` says by what.
+
+    record: name of an object that tells more of what was done; its SHA-256 is in its name.
+    """
 
     number: int
     vocabulary: Vocabulary
@@ -100,6 +103,7 @@ class Generation:
     shards: ShardTable
     parent: int | None = None
     made: str = "run"
+    record: str | None = None
 
     @classmethod
     def of(
@@ -185,6 +189,7 @@ class Generation:
             "number": self.number,
             "parent": self.parent,
             "made": self.made,
+            **({} if self.record is None else {"record": self.record}),
             "tokens_sha256": self.tokens_sha256,
             "vocabulary": self.vocabulary.to_json(),
             "packs": [pack.to_json() for pack in self.packs],
@@ -203,7 +208,8 @@ class Generation:
         sizes = {order.pack.name: order.group_rows for order in packs}
         table = ShardTable(values["streams"], sizes, records)
         vocabulary = Vocabulary.from_json(values["vocabulary"])
-        generation = cls(values["number"], vocabulary, packs, table, values["parent"], values["made"])
+        made = values["parent"], values["made"], values.get("record")
+        generation = cls(values["number"], vocabulary, packs, table, *made)
         if problem := next(_contradictions(generation, values), None):
             raise CorruptDataError(
                 f"generation {generation.number} contradicts itself: {problem}; restore it from a copy"

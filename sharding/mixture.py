@@ -114,6 +114,31 @@ class Mixture:
             rows = lefts if left else rows - lefts
         return rows
 
+    def counts(self, positions: Ints) -> Ints:
+        """How many of the first `position` rows are of each stream, for many positions: (streams, n)."""
+        found = np.empty((len(self.weights), len(positions)), dtype=np.int64)
+        stack = [(len(self._nodes) - 1, positions)]
+        while stack:
+            number, rows = stack.pop()
+            if number < 0:
+                found[~number] = rows
+                continue
+            node = self._nodes[number]
+            turns, rest = np.divmod(rows, node.total)
+            lefts = turns * node.left + (rest * node.left + node.total // 2) // node.total
+            stack += [(node.children[0], lefts), (node.children[1], rows - lefts)]
+        return found
+
+    def positions(self, stream: str, ordinals: Ints) -> Ints:
+        """The positions at which a stream's rows come: `position` for many."""
+        rows = ordinals
+        for node, left in reversed(self._paths[self.names.index(stream)]):
+            share = node.left if left else node.total - node.left
+            half = node.total // 2 if left else (node.total - 1) // 2
+            turns, rest = np.divmod(rows + 1, share)
+            rows = turns * node.total - (half - rest * node.total) // share - 1
+        return rows
+
     def position(self, stream: str, ordinal: int) -> int:
         """The position at which a stream's row of this ordinal comes: the inverse of `split`."""
         row = ordinal

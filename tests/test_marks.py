@@ -25,13 +25,13 @@ LENGTHS = (5, 3, 4)
 TOKENS = (11, 12, 13, 14, 0, 0, 0, 0, 21, 22, 23, 0)
 
 
-def put(folder: Path, packs: Sequence[Pack] = PACKS, **marks: Any) -> ShardEntry:
+def put(folder: Path, packs: Sequence[Pack] = PACKS, documents: bytes | None = None, **marks: Any) -> ShardEntry:
     spool = folder / "spool"
     folder.mkdir(parents=True, exist_ok=True)
     np.array(TOKENS, SMALL.token).tofile(spool)
     return write_shard(
         Store(folder), stream="s", number=0, payload=spool, ends=np.cumsum(LENGTHS).astype(np.uint64),
-        vocabulary=SMALL, packs=packs, documents=documents_of("s", 0, 3), **marks,
+        vocabulary=SMALL, packs=packs, documents=documents or documents_of("s", 0, 3), **marks,
     )  # fmt: skip
 
 
@@ -134,7 +134,12 @@ def test_marks_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_data_set_with_marks_is_verified(tmp_path: Path) -> None:
-    entry = put(tmp_path, loss=np.array([[0, 1]]), gone=np.array([1]))
+    loss, gone = np.array([[0, 1]]), np.array([1])
+    told = put(tmp_path / "told", loss=loss, gone=gone)
+    write_generation(Store(tmp_path / "told"), Generation.of(0, SMALL, PACKS, [told]))
+    with pytest.raises(CorruptDataError, match=r"docs\.parquet still tells score, source, url of documents"):
+        verify(tmp_path / "told")
+    entry = put(tmp_path, documents=documents_of("s", 0, 3, gone={1}), loss=loss, gone=gone)
     write_generation(Store(tmp_path), Generation.of(0, SMALL, PACKS, [entry]))
     assert verify(tmp_path)["verified"]
     assert open_tokens(tmp_path).reader(0).gone.tolist() == [1]

@@ -22,9 +22,10 @@ from penstock.pipelines.recipe import Recipe
 from penstock.pipelines.thresholds import Threshold
 from penstock.pipelines.trace import trace_row, trace_step
 from penstock.pipelines.trace_text import step_text, urls_text
-from penstock.pipelines.trace_url import matching, trace_url
+from penstock.pipelines.trace_url import trace_url
 from penstock.sharding import StreamingLoader
 from penstock.sharding.tools import cat
+from penstock.sharding.url_patterns import matching
 
 WORDS = [f"{a}{b}" for a in ("al", "be", "cor", "den", "el", "fa") for b in ("da", "ver", "mon", "tis", "kal")]
 SOURCES = ("left", "right")
