@@ -16,9 +16,8 @@ from .dataset import TokenData, is_purged, stored_generation
 from .format import Generation
 from .shard import ShardReader
 from .store import Store
+from .succession import TAKEDOWN
 from .takedown_list import read_list
-
-TAKEDOWN = "takedown"
 
 
 def lineage(store: Store, generation: Generation) -> Iterator[Generation]:
