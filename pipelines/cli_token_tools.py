@@ -12,9 +12,61 @@ from .cli_tools import add_command
 
 
 def add_token_tools(commands: Any) -> None:
-    """`penstock simulate | takedown`."""
+    """`penstock diff | merge | simulate | takedown`."""
+    add_diff(commands)
+    add_merge(commands)
     add_simulate(commands)
     add_takedown(commands)
+
+
+def add_diff(commands: Any) -> None:
+    """`penstock diff`."""
+    text = "say what differs between two data sets of tokens, or two generations of one; exits with 1 where they differ"
+    parser = add_command(commands, "diff", diff_command, text)
+    parser.add_argument("a", metavar="A")
+    parser.add_argument("b", metavar="B", nargs="?", help="A itself, if it is left out")
+    parser.add_argument(
+        "--generations", type=int, nargs=2, metavar=("N", "M"), help="of A and of B; without B, the last two by default"
+    )
+    parser.add_argument("--json", action="store_true")
+
+
+def diff_command(arguments: Any) -> int:
+    """Compare two data sets."""
+    from ..sharding.dataset import open_tokens
+    from ..sharding.differences import diff
+    from .token_text import diff_text
+
+    numbers = arguments.generations or (None, None)
+    if arguments.b is None and arguments.generations is None:
+        current = open_tokens(arguments.a).generation
+        if current.parent is None:
+            raise RequestError(f"{arguments.a} has one generation, {current.number}: name another data set to compare")
+        numbers = current.parent, current.number
+    found = diff(arguments.a, arguments.b or arguments.a, *numbers)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if arguments.json else diff_text(found))
+    return 0 if found["equal"] else 1
+
+
+def add_merge(commands: Any) -> None:
+    """`penstock merge`."""
+    parser = add_command(commands, "merge", merge_command, "make one data set of tokens of several, by links or copies")
+    parser.add_argument("dirs", metavar="DIR", nargs="+")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder or URL of the new data set")
+    parser.add_argument(
+        "--prefix", nargs="+", metavar="P", help="one a data set, '' for none: a/ makes train/web into train/a/web"
+    )
+    parser.add_argument("--json", action="store_true")
+
+
+def merge_command(arguments: Any) -> int:
+    """Merge data sets."""
+    from ..sharding.merge import merge
+    from .token_text import merge_text
+
+    found = merge(arguments.dirs, arguments.output, prefixes=arguments.prefix)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if arguments.json else merge_text(found, arguments.output))
+    return 0
 
 
 def add_simulate(commands: Any) -> None:

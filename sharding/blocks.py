@@ -1,8 +1,4 @@
-"""Groups of rows at hand: the tokens of each as one block, mapped where they are local, from the block cache where not.
-
-A block holds a view of its tokens and says where its rows lie; rows are copied out singly, straight into a batch, so
-that nothing is decoded that is not used. Copying a row of 2,048 tokens takes 0.6 µs.
-"""
+"""Groups of rows at hand, mapped where their tokens are local, from the block cache where they are not."""
 
 from __future__ import annotations
 
@@ -11,17 +7,18 @@ import resource
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import CorruptDataError, StoreError
+from .block import Block
 from .cache import HELD_SHARE, BlockCache
-from .cached import cached_property
 from .format import Generation, PackOrder
-from .packing import Layout, PackTable
+from .left_out import by_shard
+from .packing import PackTable
 from .shard import Fetch, ShardReader
 from .store import MissingObjectError, Store
 
@@ -35,50 +32,6 @@ _READERS = 64
 _FEW_BLOCKS = 8
 # Files that the rest of the process may want beside the maps of blocks.
 _OTHER_FILES = 512
-
-
-class Block:
-    """The rows of one group. Holds a map of its tokens, and the shard's tables only while they are asked for."""
-
-    def __init__(self, blocks: Blocks, shard: int, group: int, reader: ShardReader) -> None:
-        self._blocks, self._shard, self._group = blocks, shard, group
-        self._pack = blocks.pack.pack
-        start, stop = reader.table(self._pack).span(group)
-        tokens = reader.tokens(start, stop + 1)
-        # Ids are below 2^31, so signed words hold them; 16-bit ids are widened where they are copied.
-        self.tokens: NDArray[Any] = tokens.view(np.int32) if tokens.dtype.itemsize == 4 else tokens
-        self._ends_shard = stop == reader.entry.tokens
-
-    @cached_property
-    def layout(self) -> Layout:
-        """Where the pieces of each row lie; made when first asked for, which `concat` without masks never does."""
-        return self._blocks.table(self._shard).layout(self._group, self._shard)
-
-    @cached_property
-    def _cuts(self) -> tuple[memoryview, memoryview]:
-        """First piece of each row; start and stop of each piece. Reading numbers from a memoryview costs half."""
-        layout = self.layout
-        stops = layout.starts + layout.sizes
-        return layout.first.data, np.stack([layout.starts, stops], axis=1).ravel().data
-
-    def slices(self, row: int) -> list[NDArray[Any]]:
-        """The tokens of a row and the one behind it, in order, as views."""
-        length, tokens = self._pack.length, self.tokens
-        if self._pack.policy == "concat" and (row + 1) * length < len(tokens):
-            return [tokens[row * length : (row + 1) * length + 1]]
-        first, cuts = self._cuts
-        bounds = iter(cuts[2 * first[row] : 2 * first[row + 1]].tolist())
-        spare = self._blocks.padding
-        # A start of -1 is padding.
-        slices = [tokens[a:b] if a >= 0 else spare[: b - a] for a, b in zip(bounds, bounds, strict=True)]
-        if self._ends_shard and sum(map(len, slices)) == length:
-            slices.append(spare[:1])  # The row ends with the shard: no token lies behind it.
-        return slices
-
-    def segments(self, row: int) -> NDArray[Any]:
-        """SEGMENT records of a row."""
-        low, high = self.layout.first[row : row + 2].tolist()
-        return self.layout.segments[low:high]
 
 
 class Recent(Generic[T]):
@@ -152,12 +105,20 @@ class Blocks:
 
     limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache, where
     it cannot be evicted then: so of those at most an eighth of the cache, and a few. padding: a row of padding, EOS.
+    without: ids of documents that come as padding.
     """
 
     def __init__(
-        self, store: Store, generation: Generation, pack: PackOrder, cache: BlockCache, limit: int = 4096
+        self,
+        store: Store,
+        generation: Generation,
+        pack: PackOrder,
+        cache: BlockCache,
+        limit: int = 4096,
+        without: Collection[int] = (),
     ) -> None:
         self.store, self.pack, self._generation = store, pack, generation
+        self.without = by_shard(without, generation)
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)

@@ -14,7 +14,8 @@ from threading import Lock
 
 from .. import CorruptDataError, PenstockError, StoreError
 from .batch import Batch
-from .blocks import Block, Blocks
+from .block import Block
+from .blocks import Blocks
 from .buffers import Buffers
 from .schedule import Job
 from .threads import Pool

@@ -7,6 +7,7 @@ SHA-256 when they are opened. A local payload is mapped, a remote one read by ra
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from .store import MissingObjectError, Store, sha256
 #: Bytes of payload under one checksum.
 BLOCK_BYTES = 1 << 16
 _CHUNK = 128 * BLOCK_BYTES
+#: How the names of objects end that say which shards of a generation were purged: see `purge`.
+PURGED = ".purged.json"
 #: Gives the bytes [start, end) of an object, told its name and the SHA-256 of its whole content; None is its end.
 Fetch = Callable[[str, str, int, "int | None"], "bytes | memoryview"]
 
@@ -184,7 +187,7 @@ class ShardReader:
             else:
                 body = self.fetch(name, digest, 0, None)
         except MissingObjectError as error:
-            raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
+            raise self._lost(name) from error
         if hashlib.sha256(body).hexdigest() != digest:
             raise CorruptDataError(
                 f"shard {self.entry.name}: {name} does not match its SHA-256; restore it from a copy"
@@ -244,6 +247,16 @@ class ShardReader:
             self._check(block, body[block * BLOCK_BYTES - low : (block + 1) * BLOCK_BYTES - low])
         return body[start * size - low : stop * size - low].view(self.vocabulary.token)
 
+    def _lost(self, name: str) -> CorruptDataError:
+        """Say why a member is not there: it was purged, or it is lost."""
+        for marker in self.store.list("generations/"):
+            if marker.endswith(PURGED) and self.entry.name in json.loads(self.store.read(marker))["shards"]:
+                return CorruptDataError(
+                    f"{self.store.url}/{name} was purged: documents in it were taken down, and it was removed. Read "
+                    "the current generation, in which every other row keeps its place"
+                )
+        return CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy")
+
     def _array(self, suffix: str, kind: np.dtype[Any], length: int) -> NDArray[Any]:
         return self._shaped(suffix, self._any_array(suffix, kind), (length,))
 
@@ -274,7 +287,7 @@ class ShardReader:
         try:
             body = self.store.read(name, start, end) if fetch is None else fetch(name, self.entry.sha256, start, end)
         except MissingObjectError as error:
-            raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
+            raise self._lost(name) from error
         if len(body) != end - start:
             raise CorruptDataError(
                 f"shard {self.entry.name}: {name} ends before byte {end}, it was cut short; restore it from a copy"
@@ -287,7 +300,9 @@ class ShardReader:
         path = self.store.local(self.entry.path(".bin"))
         if path is None:
             return None
-        size = path.stat().st_size if path.is_file() else 0
+        if not path.is_file():
+            raise self._lost(self.entry.path(".bin"))
+        size = path.stat().st_size
         if size != self.size:
             raise CorruptDataError(
                 f"shard {self.entry.name}: {path} has {size} bytes, it was written with "

@@ -43,22 +43,8 @@ def _below(order: Order, counts: Ints, bounds: Ints) -> Ints:
     shape = order.geometry
     epochs, rows = np.divmod(counts, shape.rows)
     numbers = -(-bounds // (LANE_SCALE // shape.lanes))
-    found = np.zeros_like(counts)
-    for total, part in zip(_dealt(order, np.array([shape.rows])), _dealt(order, rows), strict=True):
-        found += epochs * _run(total, numbers, shape.lanes) + _run(part, numbers, shape.lanes)
-    return found
-
-
-def _dealt(order: Order, places: Ints) -> tuple[Ints, Ints]:
-    """How many of an epoch's first `places` rows lie in the body, and how many in the tail: see `order`."""
-    shape = order.geometry
-    if not shape.spread:
-        none = np.zeros_like(places)
-        return (places, none) if shape.body_rows else (none, places)
-    tail = shape.rows - shape.body_rows
-    rare = np.minimum(places // shape.spread, min(shape.body_rows, tail))
-    common = places - rare
-    return (rare, common) if shape.body_rows < tail else (common, rare)
+    whole = np.array([shape.rows])
+    return epochs * _run(whole, numbers, shape.lanes) + _run(rows, numbers, shape.lanes)
 
 
 def _run(counts: Ints, bounds: Ints, lanes: int) -> Ints:

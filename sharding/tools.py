@@ -10,10 +10,12 @@ takedown   take documents down, in a new generation
 
 from __future__ import annotations
 
+from .differences import diff
 from .inspection import inspect
+from .merge import merge
 from .readback import cat, locate
 from .simulate import simulate
 from .takedown import takedown
 from .verification import refuse, verify
 
-__all__ = ["cat", "inspect", "locate", "refuse", "simulate", "takedown", "verify"]
+__all__ = ["cat", "diff", "inspect", "locate", "merge", "refuse", "simulate", "takedown", "verify"]
