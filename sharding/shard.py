@@ -20,7 +20,8 @@ from .. import CorruptDataError
 from .best_fit import PIECE, best_fit
 from .cached import cached_property
 from .canonical import SHARD_MAGIC, VERSION, canonical, parse
-from .format import MEMBERS, Pack, ShardEntry, Vocabulary
+from .format import Pack, PackCount, ShardEntry, Vocabulary
+from .marks import GONE, LOSS, gone_problem, left_over, loss_problem, marked
 from .npy import npy_array, npy_bytes
 from .packing import PackTable
 from .store import MissingObjectError, Store, sha256
@@ -42,43 +43,65 @@ def write_shard(
     vocabulary: Vocabulary,
     packs: Sequence[Pack],
     documents: bytes,
+    loss: NDArray[Any] | None = None,
+    gone: NDArray[Any] | None = None,
 ) -> ShardEntry:
     """Write a shard's members under `data/` of a data set; equal content is written once.
 
     payload: local file of raw tokens in their final order, EOS (and BOS) in place. ends: (documents,) where each
-    document ends, in tokens. documents: the bytes of NAME.docs.parquet. Refuses what is not the format, ValueError.
+    document ends, in tokens. documents: the bytes of NAME.docs.parquet. loss: (spans, 2) ranges of tokens that are not
+    learned; gone: (n,) ordinals of documents taken down, nothing but EOS in the payload (`marks`). Refuses what is not
+    the format, ValueError.
     """
     ends = np.ascontiguousarray(ends, dtype=np.uint64)
     tokens = payload.stat().st_size // vocabulary.itemsize
     _check_ends(ends, tokens, payload.stat().st_size, vocabulary.itemsize)
-    digest, sums, largest = _scan(payload, ends, vocabulary)
-    tables = {".ends.npy": npy_bytes(ends), ".sums.npy": npy_bytes(sums)}
-    counts = {}
-    for pack in packs:
-        rows = pack.group_rows(vocabulary.itemsize)
-        pieces = best_fit(ends, pack.length, rows) if pack.policy == "best_fit" else None
-        counts[pack.name] = PackTable(pack, rows, ends, pieces).count
-        if pieces is not None:
-            tables[f".{pack.name}.npy"] = npy_bytes(pieces)
-    bodies = {**tables, ".docs.parquet": documents}
+    marks = {
+        LOSS: marked(loss, lambda spans: loss_problem(spans, tokens), (0, 2)),
+        GONE: marked(gone, lambda ordinals: gone_problem(ordinals, len(ends)), (0,)),
+    }
+    digest, sums, largest = _scan(payload, ends, vocabulary, marks[GONE])
+    arrays = {".ends.npy": ends, ".sums.npy": sums, **marks}
+    bodies = {suffix: npy_bytes(array) for suffix, array in arrays.items() if array is not None}
+    bodies[".docs.parquet"] = documents
     members = {".bin": digest, **{suffix: sha256(body) for suffix, body in bodies.items()}}
-    header = {
-        "magic": SHARD_MAGIC, "version": list(VERSION), "stream": stream, "number": number,
+    bodies[".json"] = shard_header(stream, number, members, {
         "tokens": tokens, "documents": len(ends), "largest_id": largest, "block_bytes": BLOCK_BYTES,
         "vocabulary": vocabulary.to_json(),
-        "sha256": {suffix: members[suffix] for suffix in MEMBERS if suffix != ".json"},
-    }  # fmt: skip
-    bodies[".json"] = canonical(header)
+    })  # fmt: skip
     members[".json"] = sha256(bodies[".json"])
-    entry = ShardEntry(_name(stream, number, members), stream, number, tokens, len(ends), digest, members, counts)
+    name = shard_name(stream, number, members)
+    counts = {}
+    for pack in packs:
+        counts[pack.name], table = pack_shard(ends, pack, vocabulary)
+        bodies |= table
+        members |= {suffix: sha256(body) for suffix, body in table.items()}
+    entry = ShardEntry(name, stream, number, tokens, len(ends), digest, members, counts)
     store.put_named(payload, entry.path(".bin"))
     for suffix, body in bodies.items():
         store.put_named(body, entry.path(suffix))
     return entry
 
 
-def _name(stream: str, number: int, members: Mapping[str, str]) -> str:
-    """Stream, number and 20 hex digits over all members; the stream's part is for people, any name may stand there."""
+def pack_shard(ends: NDArray[np.uint64], pack: Pack, vocabulary: Vocabulary) -> tuple[PackCount, dict[str, bytes]]:
+    """Lay out a shard's rows in one pack, from its document ends alone: counts, and the table by suffix, if any."""
+    rows = pack.group_rows(vocabulary.itemsize)
+    pieces = best_fit(ends, pack.length, rows) if pack.policy == "best_fit" else None
+    tables = {} if pieces is None else {pack.suffix: npy_bytes(pieces)}
+    return PackTable(pack, rows, ends, pieces).count, tables
+
+
+def shard_header(stream: str, number: int, members: Mapping[str, str], values: Mapping[str, Any]) -> bytes:
+    """Make the header: of what stream and number a shard is, its members' SHA-256, and what else is said of it."""
+    head = {"magic": SHARD_MAGIC, "version": list(VERSION), "stream": stream, "number": number}
+    return canonical({**values, **head, "sha256": dict(members)})
+
+
+def shard_name(stream: str, number: int, members: Mapping[str, str]) -> str:
+    """Stream, number and 20 hex digits over the members' SHA-256, without the packs' tables.
+
+    The stream's part is for people: any name may stand there. Packs are added later and rename nothing.
+    """
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", stream).strip("-")[:40] or "stream"
     return f"{slug}-{number:05d}-{hashlib.sha256(canonical(members)).hexdigest()[:20]}"
 
@@ -104,7 +127,9 @@ def scan_tokens(payload: Path, token: np.dtype[Any]) -> Iterator[tuple[int, NDAr
             first += len(tokens)
 
 
-def _scan(payload: Path, ends: NDArray[np.uint64], vocabulary: Vocabulary) -> tuple[str, NDArray[np.uint64], int]:
+def _scan(
+    payload: Path, ends: NDArray[np.uint64], vocabulary: Vocabulary, gone: NDArray[np.uint64] | None
+) -> tuple[str, NDArray[np.uint64], int]:
     """Read a payload once: SHA-256, the checksum of each block, largest id. Ids and EOS are checked on the way."""
     digest, sums, largest = hashlib.sha256(), [], 0
     for first, tokens in scan_tokens(payload, vocabulary.token):
@@ -115,6 +140,8 @@ def _scan(payload: Path, ends: NDArray[np.uint64], vocabulary: Vocabulary) -> tu
         last = _last_tokens(ends, first, len(tokens))
         if not bool((tokens[last] == vocabulary.eos_id).all()):
             raise ValueError(f"a document in {payload} does not end with EOS, {vocabulary.eos_id}")
+        if gone is not None and (left := left_over(tokens, first, ends, gone, vocabulary.eos_id)):
+            raise ValueError(f"documents taken down still have {left} tokens in {payload} that are not EOS")
     if largest >= vocabulary.size:
         raise ValueError(
             f"{payload} holds the id {largest}, the vocabulary {vocabulary.name} ends at "
@@ -180,12 +207,22 @@ class ShardReader:
         """(blocks,) uint64: xxh3_64 of every 64 KiB of the payload."""
         return self._array(".sums.npy", np.dtype("<u8"), -(-self.size // BLOCK_BYTES))
 
+    @cached_property
+    def loss(self) -> NDArray[np.uint64]:
+        """(spans, 2) uint64: rising ranges of tokens [start, stop) that are not learned; mostly there are none."""
+        return self._marks(LOSS, (2,))
+
+    @cached_property
+    def gone(self) -> NDArray[np.uint64]:
+        """(n,) uint64: ordinals of documents that were taken down, rising; mostly there are none."""
+        return self._marks(GONE, ())
+
     def table(self, pack: Pack) -> PackTable:
         """Say where the rows of a pack lie."""
         if pack.name not in self._tables:
             pieces = None
             if pack.policy == "best_fit":
-                pieces = self._array(f".{pack.name}.npy", PIECE, self.entry.packs[pack.name].pieces)
+                pieces = self._array(pack.suffix, PIECE, self.entry.packs[pack.name].pieces)
             self._tables[pack.name] = PackTable(pack, self.entry.packs[pack.name].group_rows, self.ends, pieces)
         return self._tables[pack.name]
 
@@ -202,20 +239,37 @@ class ShardReader:
                     self._check(block, self._map[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])
                     self._seen[block] = True
             return self._map[start * size : stop * size].view(self.vocabulary.token)
-        low, high = first * BLOCK_BYTES, min(last * BLOCK_BYTES, self.size)
+        low, high = self.extent(start, stop)
         body = np.frombuffer(self._read(low, high), np.uint8)
         for block in range(first, last):
             self._check(block, body[block * BLOCK_BYTES - low : (block + 1) * BLOCK_BYTES - low])
         return body[start * size - low : stop * size - low].view(self.vocabulary.token)
 
+    def extent(self, start: int, stop: int) -> tuple[int, int]:
+        """Give the bytes [low, high) that are read for the tokens [start, stop): whole blocks under a checksum."""
+        size, stop = self.vocabulary.itemsize, min(stop, self.entry.tokens)
+        return start * size // BLOCK_BYTES * BLOCK_BYTES, min(-(-stop * size // BLOCK_BYTES) * BLOCK_BYTES, self.size)
+
     def _array(self, suffix: str, kind: np.dtype[Any], length: int) -> NDArray[Any]:
+        return self._shaped(suffix, self._any_array(suffix, kind), (length,))
+
+    def _marks(self, suffix: str, row: tuple[int, ...]) -> NDArray[np.uint64]:
+        """Read an optional member, as many marks as it has."""
+        if suffix not in self.entry.members:
+            return np.zeros((0, *row), np.uint64)
+        array = self._any_array(suffix, np.dtype("<u8"))
+        return self._shaped(suffix, array, (array.shape[0] if array.ndim else 0, *row))
+
+    def _any_array(self, suffix: str, kind: np.dtype[Any]) -> NDArray[Any]:
         try:
-            array = npy_array(self.member(suffix), kind)
+            return npy_array(self.member(suffix), kind)
         except ValueError as error:
             raise CorruptDataError(f"{self.entry.path(suffix)} is no table of penstock: {error}") from error
-        if array.shape != (length,):
+
+    def _shaped(self, suffix: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        if array.shape != shape:
             raise CorruptDataError(
-                f"{self.entry.path(suffix)} holds {array.shape} of {kind}, not {length}: "
+                f"{self.entry.path(suffix)} holds {array.shape} of {array.dtype}, not {shape}: "
                 "it belongs to another shard; restore it from a copy"
             )
         return array

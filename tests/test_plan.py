@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loader_files import put_data
+from loader_files import EOS, put_data
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
@@ -219,6 +219,24 @@ def test_steps_are_skipped_and_stand_in_the_plan(data: TokenData) -> None:
         loader.skip(steps=range(3, 5))
     with pytest.raises(RequestError, match="has been read"):
         loader.change(at=10, batch_size=4)
+
+
+def test_documents_left_out_are_padding_from_there_on_and_stand_in_the_plan(data: TokenData) -> None:
+    loader = StreamingLoader(data, 10, pack=CONCAT)
+    before = list(islice(loader, 3))
+    spike = [int(document) for document in np.unique(loader.at(3).document_ids[4]) if document != 2**64 - 1]
+    loader.skip(documents=spike)
+    after, whole = loader.at(3), StreamingLoader(data, 10, pack=CONCAT).at(3)
+    gone = np.isin(whole.document_ids, np.array(spike, np.uint64))
+    assert gone.any()
+    assert (after.tokens[gone] == EOS).all()
+    assert not after.loss_mask[gone].any()
+    assert np.array_equal(after.tokens[~gone], whole.tokens[~gone])
+    assert np.array_equal(after.document_ids[~gone], whole.document_ids[~gone])
+    again = StreamingLoader.from_state(data, loader.state_dict())
+    assert np.array_equal(again.at(3).buffer, after.buffer)
+    assert np.array_equal(again.at(2).buffer, before[2].buffer)
+    assert again.state_dict()["plan"][1]["without"] == sorted(spike)
 
 
 @pytest.mark.parametrize(
