@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import RequestError
+from ..sharding.course import Course
 from ..sharding.dataset import open_tokens
 from ..sharding.documents import Documents
-from ..sharding.plan import Segment, State
-from ..sharding.positions import Positions, choose_streams
+from ..sharding.plan import State
 from .directory import RunDirectory
 from .tables import read_row, row_groups
 from .thresholds import thresholds
@@ -53,22 +53,22 @@ def trace_step(
             )
     if last - first > MOST_ROWS:
         raise RequestError(f"step {step} has {last - first:,} rows, more than the {MOST_ROWS:,} traced at once")
-    segment = [segment for segment in saved.plan.segments if segment.from_position <= first][-1]
-    documents = Documents(open_tokens(path, segment.generation))
-    positions = positions_of(documents, saved, segment)
-    batch = positions.sorted_by_lane(np.arange(first, last, dtype=np.int64)[None])[0]
+    reading = course_of(path, saved).at(first)
+    documents = Documents(reading.data)
+    batch = reading.positions.sorted_by_lane(np.arange(first, last, dtype=np.int64)[None])[0]
     if rank is not None and world_size is not None:
         batch = batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
-    places, order = positions.places(batch), documents.data.generation.pack(segment.pack)
+    places, order = reading.positions.places(batch), reading.data.generation.pack(reading.pack)
     rows = [
-        {"position": position, "epoch": epoch, **row_of(documents, shard, group * order.group_rows + row, segment.pack)}
+        {"position": position, "epoch": epoch, **row_of(documents, shard, group * order.group_rows + row, reading.pack)}
         for position, epoch, shard, group, row in zip(
             *map(np.ndarray.tolist, (batch, places.epochs, places.shards, places.groups, places.rows)), strict=True
         )
     ]
     head = {"step": step, "positions": [first, last], "rank": rank, "world_size": world_size, "seed": saved.seed}
-    data = {"generation": segment.generation, "pack": segment.pack, "tokens_sha256": saved.tokens_sha256}
-    return {**head, **data, **finished(run, rows)}
+    generation = reading.data.generation
+    data = {"generation": generation.number, "pack": reading.pack, "tokens_sha256": generation.tokens_sha256}
+    return {**head, **data, "left_out": sorted(reading.without), **finished(run, rows)}
 
 
 def check_rank(rank: int | None, world_size: int | None) -> None:
@@ -81,23 +81,17 @@ def check_rank(rank: int | None, world_size: int | None) -> None:
         raise RequestError(f"there is no rank {rank} of {world_size}: ranks are 0 to {world_size - 1}")
 
 
-def positions_of(documents: Documents, saved: State, segment: Segment) -> Positions:
-    """Give the order in which the segment read these token files; RequestError where they are others."""
-    generation = documents.data.generation
-    if segment == saved.plan.last and generation.tokens_sha256 != saved.tokens_sha256:
+def course_of(path: str, saved: State) -> Course:
+    """Say what a state's plan means on these token files; RequestError where they are others."""
+    data = open_tokens(path, saved.plan.last.generation)
+    if data.generation.tokens_sha256 != saved.tokens_sha256:
         raise RequestError(
             f"this state reads data with tokens_sha256 {saved.tokens_sha256}, the token files here have "
-            f"{generation.tokens_sha256}: give the folder that the training run read"
+            f"{data.generation.tokens_sha256}: give the folder that the training run read"
         )
-    pack = generation.pack(segment.pack)
-    mixed = (segment.mixture, None) if isinstance(segment.mixture, str) else ("train", dict(segment.mixture))
-    positions = Positions(generation, pack, choose_streams(pack, *mixed), saved.seed)
-    if positions.fingerprint != segment.order:
-        raise RequestError(
-            f"this state was saved with order {segment.order}, pack {segment.pack} here has {positions.fingerprint}: "
-            "its tables are not those that the training run read"
-        )
-    return positions
+    course = Course(data, saved.plan, saved.seed, saved.shuffle)
+    course.told()
+    return course
 
 
 def trace_row(path: str, shard: int, row: int, pack: str | None = None) -> Json:

@@ -52,6 +52,10 @@ class TokenData:
     store: Store
     generation: Generation
 
+    def at(self, number: int) -> TokenData:
+        """Pin the same data set to another generation."""
+        return self if number == self.generation.number else TokenData(self.store, read_generation(self.store, number))
+
     def reader(self, shard: int) -> ShardReader:
         """Open a shard by its number in the generation's order."""
         return ShardReader(self.store, self.generation.shards[shard], self.generation.vocabulary, shard)

@@ -59,21 +59,18 @@ class JaxLoader(Adapter):
         self.shape = batch_size, whole.pack.pack.length
         held = _held(sharding, self.shape)
         data = {**arguments, "path": whole.data, "batch_size": batch_size}
-        self._parts = [StreamingLoader(**data, rank=rank, world_size=world) for rank, world in held]
-        self._follow(self._parts[0])
+        self._follow(*(StreamingLoader(**data, rank=rank, world_size=world) for rank, world in held))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._each(self._ahead)
 
     def at(self, step: int) -> dict[str, Any]:
         """Give the global batch of one step, and leave the loader where it stands. All processes call it."""
-        return self._global([part.at(step) for part in self._parts])
+        return self._global([loader.at(step) for loader in self._loaders])
 
     def _ahead(self) -> Iterator[tuple[int, dict[str, Any]]]:
         under_way: deque[tuple[int, dict[str, Any]]] = deque()
-        for part in self._parts[1:]:
-            part.load_state_dict(self.loader.state_dict())
-        for batches in zip(*self._parts, strict=True):
+        for batches in zip(*self._loaders, strict=True):
             under_way.append((batches[0].end, self._global(batches)))
             if len(under_way) > 1:
                 yield under_way.popleft()

@@ -124,7 +124,7 @@ for places in ((0, 1, 2, 3), (0, 2, 1, 3)):
     assert array.shape == (8, 32) and len(array.addressable_shards) == 2
     for shard in array.addressable_shards:
         assert np.array_equal(np.asarray(shard.data), known[shard.index]), (places, shard.index)
-    own.append([(part.rank, part.world_size) for part in loader._parts])
+    own.append([(part.rank, part.world_size) for part in loader._loaders])
 print(own)
 """
 

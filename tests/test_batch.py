@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,6 @@ from penstock.sharding import StreamingLoader
 from penstock.sharding import format as token_format
 from penstock.sharding.batch import Batch
 from penstock.sharding.block import Block
-from penstock.sharding.blocks import Blocks
 from penstock.sharding.buffers import Buffers
 from penstock.sharding.dataset import TokenData, open_tokens, write_generation
 from penstock.sharding.format import Generation
@@ -253,33 +251,31 @@ def learned(shard: int, without: Collection[int]) -> int:
 @pytest.mark.parametrize("pack", [pack.name for pack in PACKS])
 @pytest.mark.parametrize("without", [frozenset(), WITHOUT])
 def test_an_epoch_learns_each_label_once_and_ranks_give_what_one_alone_gives(
-    marked: TokenData, pack: str, without: Any, monkeypatch: pytest.MonkeyPatch
+    marked: TokenData, pack: str, without: Any
 ) -> None:
-    monkeypatch.setattr("penstock.sharding.loader.Blocks", partial(Blocks, without=without))
-    alone = list(StreamingLoader(marked, 50, pack=pack, epochs=1, tail="short", prefetch=0))
+    def batches_of(**asked: Any) -> list[Batch]:
+        loader = StreamingLoader(marked, 50, pack=pack, epochs=1, tail="short", prefetch=0, **asked)
+        loader.skip(documents=without)
+        return list(loader)
+
+    alone = batches_of()
     assert sum(int(batch.loss_mask.sum()) for batch in alone) == sum(learned(shard, without) for shard in range(3))
     left_out = {shard << 32 | ordinal for shard, ordinals in enumerate(GONE) for ordinal in ordinals} | set(without)
     every = {shard << 32 | ordinal for shard, lengths in enumerate(LENGTHS) for ordinal in range(len(lengths))}
     seen = np.unique(np.concatenate([batch.document_ids.ravel() for batch in alone])).tolist()
     assert set(seen) - {NO_DOCUMENT} == every - left_out
     for world_size in (3, 7):
-        ranks = [
-            list(StreamingLoader(
-                marked, 50, pack=pack, epochs=1, tail="short", prefetch=0, rank=rank, world_size=world_size
-            ))
-            for rank in range(world_size)
-        ]  # fmt: skip
+        ranks = [batches_of(rank=rank, world_size=world_size) for rank in range(world_size)]
         for step, whole in enumerate(alone):
             for name in (*OUTPUTS, "labels"):
                 parts = [getattr(batches[step], name) for batches in ranks]
                 assert np.array_equal(np.concatenate(parts), getattr(whole, name)), name
 
 
-def test_whole_documents_come_without_those_left_out_and_with_their_ranges(
-    marked: TokenData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.sharding.loader.Blocks", partial(Blocks, without=WITHOUT))
-    found = {document.document_id: document for document in StreamingLoader(marked, 8, pack="concat-16").documents()}
+def test_whole_documents_come_without_those_left_out_and_with_their_ranges(marked: TokenData) -> None:
+    loader = StreamingLoader(marked, 8, pack="concat-16")
+    loader.skip(documents=WITHOUT)
+    found = {document.document_id: document for document in loader.documents()}
     for shard, lengths in enumerate(LENGTHS):
         begins, spans = np.cumsum([0, *lengths]).tolist(), {at for span in SPANS[shard] for at in range(*span)}
         for ordinal, (begin, end) in enumerate(pairwise(begins)):
