@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def _options(
     return mine, _Options(torch.device(device), check_fields(fields), dicts, unequal, mine.context)
 
 
-_OWN = tuple(_options.__kwdefaults__)
+_OWN = tuple(signature(_options).parameters)
 
 
 def _rebuilt(loader: StreamingLoader, options: _Options, position: int) -> TorchLoader:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import xxhash
@@ -54,14 +54,14 @@ class Rows:
         order = xxhash.xxh3_64_hexdigest(json.dumps(asked, sort_keys=True).encode())
         return f"Rows({self.loader.data.store.url!r}, order={order}, rows={self._count}, fields={self.fields})"
 
-    def __getitem__(self, which: int | slice | Sequence[int] | NDArray[Any]) -> Row:
+    def __getitem__(self, which: SupportsIndex | slice | Sequence[int] | NDArray[Any]) -> Row:
         """Give one row's arrays (L,), or (n, L) for a slice or a list of n numbers; negative ones count from the end.
 
         IndexError where there is no such row.
         """
         if isinstance(which, slice):
             return self._arrays(range(*which.indices(self._count)))
-        if isinstance(which, (list, tuple, range, np.ndarray)):
+        if isinstance(which, (Sequence, np.ndarray)):
             return self._arrays(which)
         return {name: array[0] for name, array in self._arrays([index(which)]).items()}
 
