@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .. import RequestError
 from .loader import StreamingLoader
 from .plan import Plan
+from .quarantine import Quarantined
 
 T = TypeVar("T")
 
@@ -45,6 +46,11 @@ class Adapter:
     def plan(self) -> Plan:
         """What was asked for from which position on."""
         return self.loader.plan
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """Blocks of this process that are read as padding, as `StreamingLoader.quarantined`."""
+        return [record for loader in self._loaders for record in loader.quarantined]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the caller stands, the same on every rank; any loader of the same data reads it."""

@@ -69,8 +69,9 @@ def without(state: State, step: int, steps: range | tuple[int, int] | None, docu
 
 def renumbered(documents: Iterable[int], then: TokenData, now: TokenData) -> tuple[int, ...]:
     """Give the ids that documents of one generation have in another: new streams change how shards are counted."""
-    if then.generation.number == now.generation.number:
-        return tuple(documents)
+    documents = tuple(documents)
+    if not documents or then.generation.number == now.generation.number:
+        return documents
     places = {(shard.stream, shard.number): number for number, shard in enumerate(now.generation.shards)}
     found = []
     for document in documents:

@@ -167,7 +167,7 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         """Have batches laid out, in memory from `buffers`, by the thread that makes them."""
         options = self._options
         self._laid_out = partial(load, fields=options.fields, context=options.context, buffers=buffers)
-        self.loader.hand_over = self._laid_out
+        self.loader.finish = self._laid_out
 
     def _on_host(self, cargo: Cargo) -> TorchBatch:
         return TorchBatch(cargo, torch.from_numpy(cargo.memory).to(self.device), self._options.context)
@@ -177,7 +177,7 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
             yield cargo.end, self._on_host(cargo)
 
     def _cargoes(self) -> Iterator[Cargo]:
-        return iter(self.loader)  # type: ignore[arg-type]  # as `hand_over` makes them
+        return iter(self.loader)  # type: ignore[arg-type]  # as `finish` makes them
 
     def _on_gpu(self) -> Iterator[tuple[int, TorchBatch]]:
         device = torch.device("cuda", torch.cuda.current_device() if self.device.index is None else self.device.index)
