@@ -79,7 +79,11 @@ class Adapter:
 
     def change(self, **changes: Any) -> None:
         """Read otherwise from here on, or from a position on, as `StreamingLoader.change`."""
+        self._allow(changes)
         self._move(lambda loader: loader.change(**changes))
+
+    def _allow(self, changes: Mapping[str, Any]) -> None:
+        """Refuse what the framework's ranks cannot have; all that the numpy loader can, unless an adapter says more."""
 
     def skip(self, steps: range | tuple[int, int] | None = None, documents: Iterable[int] = ()) -> None:
         """Leave out steps to come, or from here on documents, as `StreamingLoader.skip`."""

@@ -25,6 +25,7 @@ from .adapter import Adapter
 from .buffers import Buffers
 from .cargo import Cargo, Context, Cut, check_fields, lays_out, load
 from .dataset import TokenData
+from .format import PackOrder
 from .loader import StreamingLoader
 from .ranks import Share, check_equal, share
 from .tensors import SideStream, TorchBatch, pinned
@@ -92,11 +93,15 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         self._check()
         self._lay_out(Buffers(_KEPT))
 
-    def _check(self) -> None:
-        """Refuse what ranks that wait for each other do not share equally."""
+    def _check(self, batch_size: int | None = None, pack: PackOrder | None = None) -> None:
+        """Refuse batches, here or to come, that ranks that wait for each other do not share equally."""
         if not self._options.unequal:
-            check_equal(self.loader.batch_size, self.world_size, self.loader.tail)
-        self._options.context.check(self.loader.pack.pack.length)
+            check_equal(batch_size or self.loader.batch_size, self.world_size, self.loader.tail)
+        self._options.context.check((pack or self.loader.pack).pack.length)
+
+    def _allow(self, changes: Mapping[str, Any]) -> None:
+        packs = {order.pack.name: order for order in self.loader.data.generation.packs}
+        self._check(changes.get("batch_size"), packs.get(changes.get("pack", "")))
 
     @classmethod
     def from_state(cls, path: str | Path | TokenData, state: Mapping[str, Any], **arguments: Any) -> TorchLoader:
