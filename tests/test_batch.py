@@ -15,7 +15,7 @@ from packed_rows import EOS, OUTPUTS, check_rows, naive, naive_rows, padding, pa
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
-from penstock.sharding import format as token_format
+from penstock.sharding import pack as token_pack
 from penstock.sharding.batch import Batch
 from penstock.sharding.block import Block
 from penstock.sharding.buffers import Buffers
@@ -56,16 +56,18 @@ class Shards:
     def batch(self, places: list[tuple[int, int] | None]) -> Batch:
         """Rows by (shard, row of the shard), None for one of padding; a block that comes again is the same."""
         blocks: dict[tuple[int, int], Block] = {}
-        held: list[tuple[Block, int] | None] = []
-        for place in places:
+        held: list[Block | None] = []
+        rows = np.zeros(len(places), np.int64)
+        for at, place in enumerate(places):
             if place is None:
                 held.append(None)
                 continue
             group, row = divmod(place[1], self.table(place[0]).group_rows)
             key = place[0], group
-            held.append((blocks.setdefault(key, self.block(*key)), row))
+            held.append(blocks.setdefault(key, self.block(*key)))
+            rows[at] = row
         positions = np.array([-1 if place is None else 0 for place in places], np.int64)
-        return Batch(0, 0, len(places), positions, held, self.padding, Buffers(1))
+        return Batch(0, 0, len(places), positions, held, rows, self.padding, Buffers(1))
 
 
 def some(chance: np.random.Generator, count: int) -> set[int]:
@@ -230,7 +232,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     """A data set with marks of both kinds."""
     folder = tmp_path_factory.mktemp("marked")
     entries = []
-    with mock.patch.multiple(token_format, GROUP_BYTES=128, FITTING_ROWS=4):
+    with mock.patch.multiple(token_pack, GROUP_BYTES=128, FITTING_ROWS=4):
         for shard, lengths in enumerate(LENGTHS):
             tokens = payload(lengths)
             for ordinal in GONE[shard]:
