@@ -17,12 +17,18 @@ from .format import Generation
 from .npy import npy_records
 from .shard import ShardReader
 from .store import Store
+from .succession import prove_child
 
 MANIFEST = "manifest.json"
 
 
 def write_generation(store: Store, generation: Generation) -> None:
-    """Commit a generation, its table first; one that stands must be equal, or CommitConflictError."""
+    """Commit a generation, its table first; one that stands must be equal, or CommitConflictError.
+
+    One that is made from another must leave every row of it where it was (`succession`), or RequestError.
+    """
+    if generation.parent is not None:
+        prove_child(read_generation(store, generation.parent), generation)
     store.put_named(generation.shards.body, generation.table)
     name = f"generations/{generation.number}.json"
     body = canonical(generation.to_json())

@@ -17,9 +17,8 @@ from .format import Generation
 from .purge import is_purged
 from .shard import ShardReader
 from .store import Store
+from .succession import TAKEDOWN
 from .takedown_list import read_list
-
-TAKEDOWN = "takedown"
 
 
 def lineage(store: Store, generation: Generation) -> Iterator[Generation]:

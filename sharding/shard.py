@@ -76,7 +76,7 @@ def write_shard(
     name = shard_name(stream, number, members)
     counts = {}
     for pack in packs:
-        counts[pack.name], table = pack_shard(ends, pack, vocabulary)
+        counts[pack.name], table = pack_shard(ends, pack, pack.group_rows(vocabulary.itemsize))
         bodies |= table
         members |= {suffix: sha256(body) for suffix, body in table.items()}
     entry = ShardEntry(name, stream, number, tokens, len(ends), digest, members, counts)
@@ -86,12 +86,11 @@ def write_shard(
     return entry
 
 
-def pack_shard(ends: NDArray[np.uint64], pack: Pack, vocabulary: Vocabulary) -> tuple[PackCount, dict[str, bytes]]:
+def pack_shard(ends: NDArray[np.uint64], pack: Pack, group_rows: int) -> tuple[PackCount, dict[str, bytes]]:
     """Lay out a shard's rows in one pack, from its document ends alone: counts, and the table by suffix, if any."""
-    rows = pack.group_rows(vocabulary.itemsize)
-    pieces = best_fit(ends, pack.length, rows) if pack.policy == "best_fit" else None
+    pieces = best_fit(ends, pack.length, group_rows) if pack.policy == "best_fit" else None
     tables = {} if pieces is None else {pack.suffix: npy_bytes(pieces)}
-    return PackTable(pack, rows, ends, pieces).count, tables
+    return PackTable(pack, group_rows, ends, pieces).count, tables
 
 
 def shard_header(stream: str, number: int, members: Mapping[str, str], values: Mapping[str, Any]) -> bytes:
