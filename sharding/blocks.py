@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import random
 import resource
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import CorruptDataError, StoreError
+from .. import CorruptDataError
 from .block import Block
-from .cache import HELD_SHARE, BlockCache
+from .cache import BlockCache
 from .format import Generation, PackOrder
 from .left_out import by_shard
 from .packing import PackTable
-from .shard import Fetch, ShardReader
-from .store import MissingObjectError, Store
+from .quarantine import Corrupt, Quarantine, Quarantined
+from .reads import Counts, RemoteReads
+from .shard import BLOCK_BYTES, Fetch, ShardReader
+from .store import Store
 
 T = TypeVar("T")
-# Tries of one read, and the pause before the second in seconds; it doubles, with jitter, as object stores advise.
-_TRIES = 5
-_PAUSE = 0.25
 # Shards whose tables are kept: about 5 MB each for 256 MiB of tokens.
 _READERS = 64
 # Blocks that are held however small the cache is.
 _FEW_BLOCKS = 8
+# Bytes of remote blocks asked for ahead: what a rank of eight has in flight (`order.BLOCKS_IN_FLIGHT`).
+_AHEAD_BYTES = 256 << 20
 # Files that the rest of the process may want beside the maps of blocks.
 _OTHER_FILES = 512
 
@@ -60,52 +59,20 @@ class Recent(Generic[T]):
         with self._lock:
             self._held.pop(key, None)
 
-    def peek(self, key: Any) -> T | None:
-        """Give a value that is held, without counting that as a use."""
-        return self._held.get(key)
-
-
-class RemoteReads:
-    """Range reads of a remote store: tried again where the store fails, kept in the block cache. Picklable."""
-
-    def __init__(self, store: Store, cache: BlockCache) -> None:
-        self.store, self.cache = store, cache
-
-    def __call__(self, name: str, digest: str, start: int, end: int | None) -> memoryview:
-        """Give the bytes [start, end) of an object whose content has this SHA-256; None is its end."""
-        place = f"{digest[:32]}-{start}-{'end' if end is None else end}"
-        return self.cache.get(place, lambda: self._read(name, start, end))
-
-    def past_the_cache(self, name: str, digest: str, start: int, end: int | None) -> memoryview:
-        """Give the same bytes from the store itself."""
-        return memoryview(self._read(name, start, end))
-
-    def _read(self, name: str, start: int, end: int | None) -> bytes:
-        for attempt in range(_TRIES):
-            try:
-                body = self.store.read(name, start, end)
-                if not body or (end is not None and len(body) != end - start):
-                    wanted = "all" if end is None else end - start
-                    raise StoreError(
-                        f"{self.store.url}/{name} gave {len(body)} bytes from byte {start} on, not "
-                        f"{wanted}: it was cut short, or the store fails"
-                    )
-                return body
-            except MissingObjectError:
-                raise
-            except StoreError:
-                if attempt == _TRIES - 1:
-                    raise
-                time.sleep(_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise AssertionError
+    def peek(self, keys: Iterable[Any]) -> dict[Any, T | None]:
+        """Give the values of these keys, None where it is not held, without counting that as a use."""
+        # For every row of every batch: no Python is run for a key.
+        once = dict.fromkeys(keys)
+        return dict(zip(once, map(self._held.get, once), strict=True))
 
 
 class Blocks:
     """The blocks of one pack of a data set. Shared by threads.
 
     limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache, where
-    it cannot be evicted then: so of those at most an eighth of the cache, and a few. padding: a row of padding, EOS.
-    without: ids of documents that come as padding.
+    it cannot be evicted then: so of those at most what the cache allows, and a few. corrupt: "quarantine" gives the
+    record of a block that stays damaged or lost in its place. without: ids of documents that come as padding. padding:
+    a row of padding, EOS.
     """
 
     def __init__(
@@ -114,29 +81,66 @@ class Blocks:
         generation: Generation,
         pack: PackOrder,
         cache: BlockCache,
+        corrupt: Corrupt = "raise",
         limit: int = 4096,
         without: Collection[int] = (),
     ) -> None:
         self.store, self.pack, self._generation = store, pack, generation
         self.without = by_shard(without, generation)
+        self.quarantine = Quarantine(store, generation, pack.pack.name, corrupt)
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)
-        if not self.local:
-            group = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize
-            limit = min(limit, max(_FEW_BLOCKS, cache.limit // HELD_SHARE // group))
-        files = min(limit, len(generation.shards)) if self.local else limit
-        self._blocks: Recent[Block] = Recent(limit if (allowed := _allow_files(files)) == files else allowed)
+        #: Bytes that are read for a full group, to whole blocks under a checksum.
+        self.group_bytes = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize + BLOCK_BYTES
+        files = min(limit, len(generation.shards)) if self.local else self._allowed(limit)
+        self._limit = limit if (allowed := _allow_files(files)) == files else allowed
+        self._blocks: Recent[Block] = Recent(self._limit)
         kind = np.int32 if generation.vocabulary.itemsize == 4 else np.uint16
         self.padding: NDArray[Any] = np.full(pack.pack.length + 1, generation.vocabulary.eos_id, kind)
 
-    def held(self, shard: int, group: int) -> Block | None:
-        """Give a block if it is at hand."""
-        return self._blocks.peek((shard, group))
+    def at_hand(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Block | Quarantined | None]:
+        """Give the blocks of these shards and groups, None for one that is not at hand."""
+        found: dict[tuple[int, int], Block | Quarantined | None] = {**self._blocks.peek(keys)}
+        for key in [key for key, block in found.items() if block is None]:
+            found[key] = self.quarantine.find(*key)
+        return found
 
-    def get(self, shard: int, group: int) -> Block:
+    def get(self, shard: int, group: int) -> Block | Quarantined:
         """Give a block, verified. What is wrong in the cache is read once more from the store."""
-        return self._blocks.get((shard, group), lambda: self._block(shard, group))
+        try:
+            return self._blocks.get((shard, group), lambda: self._block(shard, group))
+        except CorruptDataError as error:
+            return self.quarantine.take(shard, group, error)
+
+    def together(self, shard: int, groups: Sequence[int]) -> None:
+        """Have neighbouring groups of a remote shard read by one request; they lie in the cache then, not verified."""
+        if self._fetch is not None:
+            reader = self.reader(shard)
+            ranges = [reader.extent(*_with_the_next(*reader.table(self.pack.pack).span(group))) for group in groups]
+            self._fetch.together(reader.entry.path(".bin"), reader.entry.sha256, ranges)
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Bytes of blocks that may be asked for early; 0 where the store is local or the cache small."""
+        if self._fetch is None:
+            return 0
+        allowed = min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
+        return allowed if allowed >= _FEW_BLOCKS * self.group_bytes else 0
+
+    def start_over(self) -> None:
+        """Let nobody who asks from now on wait for a read that is under way."""
+        if self._fetch is not None:
+            self._fetch.cache.start_over()
+
+    def reading(self) -> list[str]:
+        """Say which requests to the store have no answer yet, the oldest first."""
+        return [] if self._fetch is None else [str(request) for request in list(self._fetch.under_way.values())]
+
+    @property
+    def counts(self) -> Counts:
+        """What was asked of a remote store so far."""
+        return Counts() if self._fetch is None else self._fetch.counts
 
     def reader(self, shard: int) -> ShardReader:
         """Open a shard by its number in the generation's order."""
@@ -157,7 +161,15 @@ class Blocks:
         entry = self._generation.shards[shard]
         return ShardReader(self.store, entry, self._generation.vocabulary, shard, fetch)
 
+    def _allowed(self, limit: int) -> int:
+        """Blocks that may be held now: other processes may have come to share the cache."""
+        if self._fetch is None:
+            return limit
+        return min(limit, max(_FEW_BLOCKS, self._fetch.cache.held_bytes // self.group_bytes))
+
     def _block(self, shard: int, group: int) -> Block:
+        if self._fetch is not None:
+            self._blocks.limit = self._allowed(self._limit)
         return self.read(shard, lambda reader: Block(self, shard, group, reader))
 
     def read(self, shard: int, call: Callable[[ShardReader], T]) -> T:
@@ -178,6 +190,11 @@ class Blocks:
         for digest in self._generation.shards[shard].members.values():
             self._fetch.cache.drop(digest[:32])
         return self._open(shard, self._fetch.past_the_cache)
+
+
+def _with_the_next(start: int, stop: int) -> tuple[int, int]:
+    """The tokens that a block reads: those of its group and the one behind, which is its last label."""
+    return start, stop + 1
 
 
 def _allow_files(files: int) -> int:

@@ -12,8 +12,7 @@ and the number of ranks may change at any step. Reading is arithmetic, a copy, a
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,10 +30,12 @@ from .cache import CACHE_BYTES, BlockCache, cache_folder
 from .changes import changed, without
 from .course import Course, Reading
 from .dataset import TokenData, open_tokens
-from .fetching import Asked, Fetching
+from .fetching import Fetching
 from .format import PackOrder
+from .look_ahead import batches
 from .plan import Plan, Shuffle, State, check_same
 from .positions import Places
+from .quarantine import Corrupt, Quarantined, check_corrupt
 from .schedule import Job, Schedule, Tail
 from .threads import Pool, ahead
 from .whole import Document, documents
@@ -61,6 +62,8 @@ class StreamingLoader:
     prefetch: batches made ahead by a thread; 0 makes them in the caller's.
     threads: blocks read at once.
     stall: seconds after which a block that does not come is an error.
+    corrupt: what becomes of a block that stays damaged or lost, read again past the cache: "raise" an error, or
+        "quarantine" it: its rows are padding, masked whole, and `quarantined` lists it.
     cache, cache_bytes: folder and size of the block cache for remote stores; see `cache`.
     options: for the store's client.
 
@@ -91,6 +94,7 @@ class StreamingLoader:
         prefetch: int = 2,
         threads: int = 8,
         stall: float = 300.0,
+        corrupt: Corrupt = "raise",
         cache: str | Path | None = None,
         cache_bytes: int = CACHE_BYTES,
         options: Mapping[str, Any] | None = None,
@@ -98,18 +102,22 @@ class StreamingLoader:
         batch_size, seed, rank, world_size = whole_numbers(batch_size, seed, rank, world_size)
         check_share(batch_size, rank, world_size, tail, shuffle)
         check_reading(prefetch, threads, stall)
+        check_corrupt(corrupt)
         data = path if isinstance(path, TokenData) else open_tokens(path, generation, **(options or {}))
         self.data, self.rank, self.world_size, self.tail = data, rank, world_size, tail
-        self._prefetch, self._threads, self._stall = prefetch, threads, stall
+        self._prefetch, self._threads, self._stall, self._corrupt = prefetch, threads, stall, corrupt
         self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self.buffers = Buffers(prefetch + 2)
+        #: What the thread that makes batches does with each last; adapters have it lay out what they move.
+        self.finish: Callable[[Batch], Any] = _as_made
         order = data.generation.pack(pack)
         self.epochs, weights, caps = epochs_asked(epochs, weights, caps, order)
         plan = first_plan(batch_size, data.generation.number, order.pack.name, split, weights, caps)
         self._rebuild = {
             "path": data, "batch_size": batch_size, "seed": seed, "rank": rank, "world_size": world_size, "pack": pack,
             "weights": weights, "split": split, "shuffle": shuffle, "epochs": self.epochs, "caps": caps, "tail": tail,
-            "prefetch": prefetch, "threads": threads, "stall": stall, "cache": cache, "cache_bytes": cache_bytes,
+            "prefetch": prefetch, "threads": threads, "stall": stall, "corrupt": corrupt, "cache": cache,
+            "cache_bytes": cache_bytes,
         }  # fmt: skip
         self._start()
         self._adopt(State(0, seed, shuffle, data.generation.tokens_sha256, plan))
@@ -171,6 +179,11 @@ class StreamingLoader:
         """Rows of all streams of the mixture together."""
         return self._course.epoch_rows
 
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """The blocks that this rank has set aside, with the positions whose rows came as padding."""
+        return [record for fetching in self._fetching.values() for record in fetching.blocks.quarantine.records]
+
     def __len__(self) -> int:
         """Batches in `epochs`, from the first; TypeError where the loader never ends."""
         if (steps := self._schedule.steps) is None:
@@ -215,7 +228,9 @@ class StreamingLoader:
         Weights may change inside a batch, the others cut it there. What was planned from there on is planned no more,
         unless only the batch size changes. Appends a segment to the plan, which stands in the state.
         """
-        self._adopt(changed(self._course, self._state, at, batch_size, weights, split, pack, generation, caps))
+        state = changed(self._course, self._state, at, batch_size, weights, split, pack, generation, caps)
+        if state is not self._state:
+            self._adopt(state)
 
     def skip(self, steps: range | tuple[int, int] | None = None, documents: Iterable[int] = ()) -> None:
         """Leave out steps to come, or from here on documents by their ids; both stand in the plan.
@@ -272,9 +287,9 @@ class StreamingLoader:
                 if self._state is not state:
                     break  # The caller has moved the loader.
             else:
-                return self._finish()
+                return self._end()
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         """Leave the rows of a dropped batch out for good, so that whoever goes on begins behind them."""
         end = self._schedule.end
         if self.tail == "drop" and end is not None and self.position < end:
@@ -282,15 +297,10 @@ class StreamingLoader:
             self._adopt(replace(self._state, position=end, plan=plan))
 
     def _batches(self, position: int) -> Iterator[Batch]:
-        """Make batches in order; the blocks of the next few are asked for before they are needed."""
-        waiting: deque[tuple[Job, Fetching, Asked]] = deque()
-        for job in self._schedule.jobs(position):
-            fetching = self._fetch(job.reading)
-            waiting.append((job, fetching, fetching.ask(job)))
-            if len(waiting) > self._prefetch:
-                yield _put_together(*waiting.popleft(), self.buffers)
-        while waiting:
-            yield _put_together(*waiting.popleft(), self.buffers)
+        """Make batches in order; the blocks of those to come are asked for before they are needed."""
+        jobs = self._schedule.jobs(position)
+        made = batches(jobs, lambda job: self._fetch(job.reading), self._prefetch, self.buffers)
+        return map(self.finish, made)
 
     def _made(self, job: Job) -> Batch:
         fetching = self._fetch(job.reading)
@@ -319,13 +329,13 @@ class StreamingLoader:
         if key not in self._fetching:
             generation = reading.data.generation
             cache, pack = BlockCache(*self._cache), generation.pack(reading.pack)
-            blocks = Blocks(reading.data.store, generation, pack, cache, without=reading.without)
+            blocks = Blocks(reading.data.store, generation, pack, cache, self._corrupt, without=reading.without)
             self._fetching[key] = Fetching(blocks, self._pool, self.rank, self._stall)
         return self._fetching[key]
 
 
-def _put_together(job: Job, fetching: Fetching, asked: Asked, buffers: Buffers) -> Batch:
-    return fetching.made(job, asked, buffers)
+def _as_made(batch: Batch) -> Batch:
+    return batch
 
 
 def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:

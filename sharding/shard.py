@@ -241,11 +241,16 @@ class ShardReader:
                     self._check(block, self._map[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])
                     self._seen[block] = True
             return self._map[start * size : stop * size].view(self.vocabulary.token)
-        low, high = first * BLOCK_BYTES, min(last * BLOCK_BYTES, self.size)
+        low, high = self.extent(start, stop)
         body = np.frombuffer(self._read(low, high), np.uint8)
         for block in range(first, last):
             self._check(block, body[block * BLOCK_BYTES - low : (block + 1) * BLOCK_BYTES - low])
         return body[start * size - low : stop * size - low].view(self.vocabulary.token)
+
+    def extent(self, start: int, stop: int) -> tuple[int, int]:
+        """Give the bytes [low, high) that are read for the tokens [start, stop): whole blocks under a checksum."""
+        size, stop = self.vocabulary.itemsize, min(stop, self.entry.tokens)
+        return start * size // BLOCK_BYTES * BLOCK_BYTES, min(-(-stop * size // BLOCK_BYTES) * BLOCK_BYTES, self.size)
 
     def _lost(self, name: str) -> CorruptDataError:
         """Say why a member is not there: it was purged, or it is lost."""
