@@ -15,6 +15,9 @@ from .packing import NO_DOCUMENT, NO_SPANS, SEGMENT
 from .permutation import Ints
 from .rows import Rows, Varlen
 
+# Rows are copied by so many tokens at a time, which the CPU's cache holds.
+_TOKENS_AT_ONCE = 1 << 17
+
 
 class Batch:
     """b rows of L tokens of one step.
@@ -36,9 +39,16 @@ class Batch:
         self.step, self.position, self.end, self.positions = step, position, end, positions
         self._places, self._length = places, len(padding) - 1
         self.buffer = buffers.take(len(positions), len(padding))
-        if places:
-            slices = [part for place in places for part in (place[0].slices(place[1]) if place else [padding])]
-            np.concatenate(slices, out=self.buffer.reshape(-1))
+        at_once = max(1, _TOKENS_AT_ONCE // len(padding))
+        for row in range(0, len(places), at_once):
+            self._copy(row, places[row : row + at_once], padding)
+
+    def _copy(self, row: int, places: Sequence[tuple[Block, int] | None], padding: NDArray[Any]) -> None:
+        """Copy these rows to where they begin with `row`: joined as they lie, and widened as one."""
+        spare = [padding.data]
+        slices = [part for place in places for part in (place[0].slices(place[1]) if place else spare)]
+        joined = np.frombuffer(b"".join(slices), padding.dtype)
+        self.buffer[row : row + len(places)] = joined.reshape(-1, len(padding))
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -105,9 +115,9 @@ class Batch:
             return Rows(self.buffer, np.zeros(0, SEGMENT))
         padding = np.zeros(1, SEGMENT)
         padding["document"], padding["length"] = NO_DOCUMENT, self._length
-        plain = padding.view(np.dtype((np.void, SEGMENT.itemsize)))
-        parts = [place[0].segments(place[1]) if place else plain for place in self._places]
-        return Rows(self.buffer, np.concatenate(parts).view(SEGMENT), self._muted())
+        spare = padding.view(np.uint8).data
+        parts = [place[0].segments(place[1]) if place else spare for place in self._places]
+        return Rows(self.buffer, np.frombuffer(b"".join(parts), SEGMENT), self._muted())
 
     def _muted(self) -> Ints:
         """(n, 2) ranges of the b·L tokens whose labels are not to be learned."""

@@ -15,7 +15,7 @@ from packed_rows import EOS, OUTPUTS, check_rows, naive, naive_rows, padding, pa
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
-from penstock.sharding import format as token_format
+from penstock.sharding import pack as token_pack
 from penstock.sharding.batch import Batch
 from penstock.sharding.block import Block
 from penstock.sharding.buffers import Buffers
@@ -230,7 +230,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     """A data set with marks of both kinds."""
     folder = tmp_path_factory.mktemp("marked")
     entries = []
-    with mock.patch.multiple(token_format, GROUP_BYTES=128, FITTING_ROWS=4):
+    with mock.patch.multiple(token_pack, GROUP_BYTES=128, FITTING_ROWS=4):
         for shard, lengths in enumerate(LENGTHS):
             tokens = payload(lengths)
             for ordinal in GONE[shard]:
