@@ -56,16 +56,18 @@ class Shards:
     def batch(self, places: list[tuple[int, int] | None]) -> Batch:
         """Rows by (shard, row of the shard), None for one of padding; a block that comes again is the same."""
         blocks: dict[tuple[int, int], Block] = {}
-        held: list[tuple[Block, int] | None] = []
-        for place in places:
+        held: list[Block | None] = []
+        rows = np.zeros(len(places), np.int64)
+        for at, place in enumerate(places):
             if place is None:
                 held.append(None)
                 continue
             group, row = divmod(place[1], self.table(place[0]).group_rows)
             key = place[0], group
-            held.append((blocks.setdefault(key, self.block(*key)), row))
+            held.append(blocks.setdefault(key, self.block(*key)))
+            rows[at] = row
         positions = np.array([-1 if place is None else 0 for place in places], np.int64)
-        return Batch(0, 0, len(places), positions, held, self.padding, Buffers(1))
+        return Batch(0, 0, len(places), positions, held, rows, self.padding, Buffers(1))
 
 
 def some(chance: np.random.Generator, count: int) -> set[int]:
