@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 
 from .. import RequestError
 from ..sharding.course import Course
-from ..sharding.dataset import open_tokens
+from ..sharding.dataset import open_tokens, run_manifest
 from ..sharding.documents import Documents
 from ..sharding.plan import State
+from ..sharding.store import Store
 from .directory import RunDirectory
 from .tables import read_row, row_groups
 from .thresholds import thresholds
@@ -42,7 +43,7 @@ def trace_step(
     and world size, that rank's rows; else all of the global batch.
     """
     check_rank(rank, world_size)
-    run, saved = RunDirectory.open(path), State.from_dict(state)
+    run, saved = run_of(path), State.from_dict(state)
     first, last = saved.plan.extent(step)
     if first < saved.position < last:  # the data ended in this batch
         last = saved.position
@@ -60,7 +61,11 @@ def trace_step(
         batch = batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
     places, order = reading.positions.places(batch), reading.data.generation.pack(reading.pack)
     rows = [
-        {"position": position, "epoch": epoch, **row_of(documents, shard, group * order.group_rows + row, reading.pack)}
+        {
+            "position": position,
+            "epoch": epoch,
+            **row_of(documents, shard, group * order.group_rows + row, reading.pack, reading.without),
+        }
         for position, epoch, shard, group, row in zip(
             *map(np.ndarray.tolist, (batch, places.epochs, places.shards, places.groups, places.rows)), strict=True
         )
@@ -68,7 +73,12 @@ def trace_step(
     head = {"step": step, "positions": [first, last], "rank": rank, "world_size": world_size, "seed": saved.seed}
     generation = reading.data.generation
     data = {"generation": generation.number, "pack": reading.pack, "tokens_sha256": generation.tokens_sha256}
-    return {**head, **data, "left_out": sorted(reading.without), **finished(run, rows)}
+    return {**head, **data, **finished(run, rows)}
+
+
+def run_of(path: str) -> RunDirectory | None:
+    """Open the run that token files belong to; None where they came from elsewhere, and no decisions are known."""
+    return None if run_manifest(Store(path)) is None else RunDirectory.open(path)
 
 
 def check_rank(rank: int | None, world_size: int | None) -> None:
@@ -96,41 +106,42 @@ def course_of(path: str, saved: State) -> Course:
 
 def trace_row(path: str, shard: int, row: int, pack: str | None = None) -> Json:
     """Say what lies in one row of a shard (its number in the generation's order), as `trace_step` does."""
-    run, documents = RunDirectory.open(path), Documents(open_tokens(path))
+    run, documents = run_of(path), Documents(open_tokens(path))
     generation = documents.data.generation
     name = generation.pack(pack).pack.name
     head = {"generation": generation.number, "pack": name, "tokens_sha256": generation.tokens_sha256}
     return {**head, **finished(run, [row_of(documents, shard, row, name)])}
 
 
-def row_of(documents: Documents, shard: int, row: int, pack: str) -> Json:
-    """Give one row as its place and the pieces of documents in it."""
-    pieces = documents.row(shard, row, pack)
+def row_of(documents: Documents, shard: int, row: int, pack: str, without: frozenset[int] = frozenset()) -> Json:
+    """Give one row as its place and the pieces of documents in it; those left out or taken down came as padding."""
+    gone = {*documents.reader(shard).gone.tolist(), *(one & 0xFFFFFFFF for one in without if one >> 32 == shard)}
+    pieces = [{**piece, "left_out": piece["ordinal"] in gone} for piece in documents.row(shard, row, pack)]
     stream = documents.data.generation.shards[shard].stream
     return {"stream": stream, "shard": shard, "row": row, "pieces": pieces}
 
 
-def finished(run: RunDirectory, rows: Sequence[Json]) -> Json:
+def finished(run: RunDirectory | None, rows: Sequence[Json]) -> Json:
     """Part what is known of documents from the rows, and add what the run decided on each."""
     known = {piece["id"]: piece for row in rows for piece in row["pieces"]}
-    copies = dropped_copies(run, known)
+    copies = {} if run is None else dropped_copies(run, known)
     found = {name: decisions(run, piece, copies.get(name)) for name, piece in known.items()}
     thin = [
-        {**row, "pieces": [{name: piece[name] for name in ("id", *_RANGES)} for piece in row["pieces"]]}
+        {**row, "pieces": [{name: piece[name] for name in ("id", "left_out", *_RANGES)} for piece in row["pieces"]]}
         for row in rows
     ]  # fmt: skip
-    return {"passed": run.kinds(), "rows": thin, "documents": found}
+    return {"passed": [] if run is None else run.kinds(), "rows": thin, "documents": found}
 
 
-def decisions(run: RunDirectory, values: Mapping[str, Any], copies: Json | None) -> Json:
+def decisions(run: RunDirectory | None, values: Mapping[str, Any], copies: Json | None) -> Json:
     """Give a kept document's identity, its scores, the threshold it came nearest to, and the copies it stands for."""
-    skip = {*IDENTITY, *_RANGES, "row", "metadata", "html", "text"}
+    skip = {*IDENTITY, *_RANGES, "row", "left_out", "metadata", "html", "text"}
     scores = {name: score for name, score in values.items() if name not in skip and score is not None}
     identity = {name: values.get(name) for name in IDENTITY}
     return {
         **identity,
         "scores": scores,
-        "closest": closest(run, scores, identity["language"]),
+        "closest": None if run is None else closest(run, scores, identity["language"]),
         "copies": copies or {"dropped": 0},
     }
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from .. import RequestError
 from .cached import cached_property
+from .cohorts import cohort_of
 from .dataset import TokenData
 from .mixture import Mixture, mixture
 from .plan import LARGEST_POSITION, Plan, Segment, Shuffle, Weights, shown
-from .positions import Leg, Positions, choose_streams, stream_name
+from .positions import Leg, Positions, choose_streams
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,10 @@ class Course:
                   if not number or segment.batches[1:] != segments[number - 1].batches[1:]]  # fmt: skip
         for first, after in zip(firsts, [*firsts[1:], len(segments)], strict=True):
             segment, data = segments[first], self._open(segments[first].generation)
-            joined = [leg for part in legs[first:after] for leg in part]
+            joined: list[Leg] = []
+            for leg in (leg for part in legs[first:after] for leg in part):
+                if not joined or replace(joined[-1], start=leg.start) != leg:  # else it only goes on
+                    joined.append(leg)
             positions = Positions(data.generation, data.generation.pack(segment.pack), joined, self.seed, self.shuffle)
             end = segments[after].from_position if after < len(segments) else None
             without = frozenset(segment.without)
@@ -174,8 +178,8 @@ def caps_of(caps: Weights, rows: Mapping[str, int]) -> dict[str, int]:
     """Give the rows after which streams leave the mixture; a name's cap holds for each of its cohorts."""
     told = dict(caps)
     found = {
-        name: told[key] * count for name, count in rows.items() for key in (stream_name(name), name) if key in told
+        name: told[key] * count for name, count in rows.items() for key in (cohort_of(name)[0], name) if key in told
     }
-    if unknown := sorted(set(told) - set(rows) - {stream_name(name) for name in rows}):
+    if unknown := sorted(set(told) - set(rows) - {cohort_of(name)[0] for name in rows}):
         raise RequestError(f"there is no stream {', '.join(unknown)} to cap: streams are {', '.join(sorted(rows))}")
     return found

@@ -12,7 +12,7 @@ and the number of ranks may change at any step. Reading is arithmetic, a copy, a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,8 @@ class StreamingLoader:
         self._prefetch, self._threads, self._stall, self._corrupt = prefetch, threads, stall, corrupt
         self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self.buffers = Buffers(prefetch + 2)
+        #: What the thread that makes batches does with each last; adapters have it lay out what they move.
+        self.finish: Callable[[Batch], Any] = _as_made
         order = data.generation.pack(pack)
         self.epochs, weights, caps = epochs_asked(epochs, weights, caps, order)
         plan = first_plan(batch_size, data.generation.number, order.pack.name, split, weights, caps)
@@ -226,7 +228,9 @@ class StreamingLoader:
         Weights may change inside a batch, the others cut it there. What was planned from there on is planned no more,
         unless only the batch size changes. Appends a segment to the plan, which stands in the state.
         """
-        self._adopt(changed(self._course, self._state, at, batch_size, weights, split, pack, generation, caps))
+        state = changed(self._course, self._state, at, batch_size, weights, split, pack, generation, caps)
+        if state is not self._state:
+            self._adopt(state)
 
     def skip(self, steps: range | tuple[int, int] | None = None, documents: Iterable[int] = ()) -> None:
         """Leave out steps to come, or from here on documents by their ids; both stand in the plan.
@@ -283,9 +287,9 @@ class StreamingLoader:
                 if self._state is not state:
                     break  # The caller has moved the loader.
             else:
-                return self._finish()
+                return self._end()
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         """Leave the rows of a dropped batch out for good, so that whoever goes on begins behind them."""
         end = self._schedule.end
         if self.tail == "drop" and end is not None and self.position < end:
@@ -294,9 +298,9 @@ class StreamingLoader:
 
     def _batches(self, position: int) -> Iterator[Batch]:
         """Make batches in order; the blocks of those to come are asked for before they are needed."""
-        return batches(
-            self._schedule.jobs(position), lambda job: self._fetch(job.reading), self._prefetch, self.buffers
-        )
+        jobs = self._schedule.jobs(position)
+        made = batches(jobs, lambda job: self._fetch(job.reading), self._prefetch, self.buffers)
+        return map(self.finish, made)
 
     def _made(self, job: Job) -> Batch:
         fetching = self._fetch(job.reading)
@@ -328,6 +332,10 @@ class StreamingLoader:
             blocks = Blocks(reading.data.store, generation, pack, cache, self._corrupt, without=reading.without)
             self._fetching[key] = Fetching(blocks, self._pool, self.rank, self._stall)
         return self._fetching[key]
+
+
+def _as_made(batch: Batch) -> Batch:
+    return batch
 
 
 def _rebuilt(arguments: dict[str, Any], state: State) -> StreamingLoader:

@@ -14,6 +14,8 @@ import numpy as np
 import xxhash
 
 from .. import RequestError
+from .cached import cached_property
+from .cohorts import cohort_of, shared_weights
 from .format import Generation, PackOrder
 from .mixture import Mixture, mixture
 from .order import Geometry, Order, stream_key
@@ -31,6 +33,11 @@ class Places:
     groups: Ints
     rows: Ints
     epochs: Ints
+
+    @cached_property
+    def keys(self) -> list[tuple[int, int]]:
+        """Shard and group of each row, as plain numbers."""
+        return list(zip(self.shards.tolist(), self.groups.tolist(), strict=True))
 
     def __getitem__(self, which: slice) -> Places:
         return Places(self.shards[which], self.groups[which], self.rows[which], self.epochs[which])
@@ -70,6 +77,12 @@ class _Stream:
     full_groups: Ints
     short_rows: Ints
     rows: Ints
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the stream's geometry and of the rows of its shards; not of where it stands among other streams."""
+        counts = np.concatenate([self.full_groups, self.short_rows]).astype("<i8").tobytes()
+        return xxhash.xxh3_64_hexdigest(json.dumps(asdict(self.geometry)).encode() + counts)
 
     def lanes(self, ordinals: Ints) -> Ints:
         """Lane of each ordinal, comparable between streams."""
@@ -116,10 +129,8 @@ class Positions:
 
     def order(self, mixed: Mixture) -> str:
         """Hash of everything besides the seed that decides the order of the rows of a mixture."""
-        streams = [self._streams[name] for name in mixed.names]
-        shapes = {name: asdict(self._streams[name].geometry) for name in mixed.names}
-        counts = [(one.first_shard, one.full_groups.tolist(), one.short_rows.tolist()) for one in streams]
-        return xxhash.xxh3_64_hexdigest(json.dumps([*self._told, mixed.weights, shapes, counts]).encode())
+        streams = {name: self._streams[name].fingerprint for name in mixed.names}
+        return xxhash.xxh3_64_hexdigest(json.dumps([*self._told, mixed.weights, streams]).encode())
 
     def epoch_rows(self, leg: Leg) -> int:
         """Rows of all streams of a leg: with default weights, so many positions give every row once."""
@@ -133,9 +144,13 @@ class Positions:
 
     def _parts(self, positions: Ints) -> Iterator[tuple[_Stream, Ints, Ints]]:
         """Part positions (n,) by stream: the stream, which positions are its own, their ordinals."""
-        which = np.searchsorted(self._starts, positions, side="right") - 1
-        for number, leg in enumerate(self.legs):
-            inside = None if len(self.legs) == 1 else np.flatnonzero(which == number)
+        if not positions.size:
+            return
+        low, high = np.searchsorted(self._starts, [positions.min(), positions.max()], side="right").tolist()
+        which = None if low == high else np.searchsorted(self._starts, positions, side="right")
+        for number in range(low, high + 1):
+            leg = self.legs[number - 1]
+            inside = None if which is None else np.flatnonzero(which == number)
             if inside is not None and not inside.size:
                 continue
             streams, ordinals = leg.mixture.split((positions if inside is None else positions[inside]) - leg.origin)
@@ -163,37 +178,32 @@ class Positions:
 
 
 def _stream(generation: Generation, pack: PackOrder, name: str, seed: int, shuffle: Shuffle) -> _Stream:
-    numbers = [number for number, shard in enumerate(generation.shards) if shard.stream == name]
-    counts = [generation.shards[number].packs[pack.pack.name] for number in numbers]
-    full = np.cumsum([0, *(count.full_groups for count in counts)], dtype=np.int64)
-    short = np.cumsum([0, *(count.short_rows for count in counts)], dtype=np.int64)
-    rows = np.cumsum([0, *(count.rows for count in counts)], dtype=np.int64)
+    counts = (*generation.shards.groups(pack.pack.name, name), generation.shards.rows(pack.pack.name, name))
+    full, short, rows = (np.concatenate([np.zeros(1, np.int64), np.cumsum(column)]) for column in counts)
     shape, key = pack.streams[name], stream_key(seed, name)
     # One lane holds all rows in one permutation.
     order = None if shuffle is None else Order(replace(shape, lanes=1) if shuffle == "full" else shape, key)
-    return _Stream(order, shape, numbers[0], full, short, rows)
-
-
-def stream_name(stream: str) -> str:
-    """Give the name of which a stream is a cohort: `train/web` of `train/web+2`, itself where it is none."""
-    name, plus, number = stream.rpartition("+")
-    return name if plus and number.isdecimal() else stream
+    return _Stream(order, shape, generation.shards.where(name).start, full, short, rows)
 
 
 def is_validation(stream: str) -> bool:
-    """Say whether a stream holds held-out documents: `validation`, or `validation/` and the name of what it is for."""
-    return stream == VALIDATION or stream.startswith(f"{VALIDATION}/")
+    """Say whether a stream holds held-out documents: `validation`, `validation/` and what it is for, their cohorts."""
+    name, _ = cohort_of(stream)
+    return name == VALIDATION or name.startswith(f"{VALIDATION}/")
 
 
 def choose_streams(pack: PackOrder, split: str, weights: Mapping[str, float] | None) -> Mixture:
-    """Mix the streams that `weights` names; without it all of the split, each by its rows, so that epochs come out."""
+    """Mix the streams that `weights` names; without it all of the split, each by its rows, so that epochs come out.
+
+    A name means all cohorts of it that are not named themselves: they share its weight by their rows.
+    """
     rows = {name: shape.rows for name, shape in pack.streams.items() if shape.rows}
     if weights is not None:
-        unknown = sorted(name for name, weight in weights.items() if weight and name not in rows)
+        shared, unknown = shared_weights(weights, rows)
         if unknown:
             names = ", ".join(sorted(rows))
             raise RequestError(f"there is no stream {', '.join(unknown)} with rows: streams are {names}")
-        return mixture(weights)
+        return mixture(shared)
     if split not in ("train", VALIDATION):
         raise RequestError(f"split is 'train' or 'validation', not {split!r}; name single streams by weights=")
     chosen = {name: count for name, count in rows.items() if is_validation(name) == (split == VALIDATION)}
