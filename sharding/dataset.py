@@ -28,7 +28,7 @@ def write_generation(store: Store, generation: Generation) -> None:
     One that is made from another must leave every row of it where it was (`succession`), or RequestError.
     """
     if generation.parent is not None:
-        prove_child(stored_generation(store, generation.parent), generation)
+        prove_child(read_generation(store, generation.parent), generation)
     store.put_named(generation.shards.body, generation.table)
     name = f"generations/{generation.number}.json"
     body = canonical(generation.to_json())

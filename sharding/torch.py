@@ -20,6 +20,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import require
 from .adapter import Adapter
 from .buffers import Buffers
