@@ -79,14 +79,20 @@ class BlockCache:
             return view
         finally:
             with self._lock:
-                del self._busy[name]
+                if self._busy.get(name) is future:
+                    del self._busy[name]
                 if future.exception() is None:
                     self._keep(name, future.result())
 
+    def start_over(self) -> None:
+        """Let nobody who asks from now on be told what becomes of a fetch that is under way."""
+        with self._lock:
+            self._busy.clear()
+
     def _keep(self, name: str, view: memoryview) -> None:
         """Hold a block open, and let go of those asked for longest ago."""
+        self._open_bytes += len(view) - len(self._open.pop(name, b""))
         self._open[name] = view
-        self._open_bytes += len(view)
         while self._open and (len(self._open) > _OPEN_BLOCKS or self._open_bytes > self.held_bytes):
             self._open_bytes -= len(self._open.popitem(last=False)[1])
 

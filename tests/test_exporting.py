@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -658,6 +659,17 @@ def test_importing_the_module_does_not_load_pyarrow() -> None:
     code = "import sys, penstock.sharding.importing; print('pyarrow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.skipif("PENSTOCK_PEERS" not in os.environ, reason="PENSTOCK_PEERS names no Python with the peers")
+@pytest.mark.parametrize("to", ["megatron", "datatrove", "parquet", "npy"])
+def test_the_real_readers_read_and_their_files_are_read(to: str) -> None:
+    command = Path(__file__).parent / "benchmarks" / "token_readers.py"
+    words = ["--peers", os.environ["PENSTOCK_PEERS"], "--mtok", "1", "--rounds", "1", "--formats", to]
+    told = json.loads(subprocess.run([sys.executable, str(command), *words], capture_output=True, check=True).stdout)
+    for width in ("uint16", "uint32"):
+        assert "error" not in told[to][width]
+        assert all(value for value in told[to][width].values() if isinstance(value, bool))
 
 
 # Chunks, against plain Python

@@ -75,7 +75,7 @@ def read_by(data: TokenData, size: int, world: int, steps: int, monkeypatch: pyt
         loader = StreamingLoader(data, size, rank=rank, world_size=world, pack=PACK, prefetch=0, seed=5)
         by_step: Uses = []
         for batch in islice(loader, steps):
-            places = loader.positions.places(batch.positions)
+            places = loader.places(batch.positions)
             by_step.append(
                 set(zip(places.epochs.tolist(), places.shards.tolist(), places.groups.tolist(), strict=True))
             )

@@ -179,6 +179,45 @@ def test_goes_back_into_batches_of_another_size(data: TokenData) -> None:
     assert larger.state_dict()["plan"] == plan
 
 
+def test_changes_and_skips_are_the_numpy_loaders(data: TokenData) -> None:
+    """While an iteration goes on, too; from where the caller stands, not from where the loader has read to."""
+    plain = StreamingLoader(data, 16, pack=PACK)
+    loader = torch_loader(data, 16, pack=PACK, fields=("targets",))
+    expected, found, documents = [], [], plain.at(9).document_ids.ravel()[:1].tolist()
+    for moved, given in ((plain, expected), (loader, found)):
+        for batch in moved:
+            given.append((batch.step, batch.position, batch.tokens.tolist(), batch.loss_mask.tolist()))
+            if len(given) == 3:
+                moved.change(batch_size=24)
+            if len(given) == 5:
+                moved.skip(range(6, 8), documents)
+            if len(given) == 9:
+                break
+    assert found == expected
+    assert loader.state_dict() == plain.state_dict()
+    assert loader.plan == plain.plan
+    again = type(loader).from_state(
+        data, json.loads(json.dumps(loader.state_dict())), fields=("targets",), batch_size=8
+    )
+    assert (
+        next(iter(again)).tokens.tolist()
+        == StreamingLoader.from_state(data, plain.state_dict(), batch_size=8).at(again.step - 1).tokens.tolist()
+    )
+    assert loader.quarantined == []
+
+
+def test_a_change_to_batches_that_ranks_do_not_share_is_refused(data: TokenData) -> None:
+    loader = torch_loader(data, 16, pack=PACK, rank=1, world_size=4)
+    list(islice(loader, 2))
+    with pytest.raises(RequestError, match="nearest batch_size that is is 16"):
+        loader.change(batch_size=18)
+    assert len(next(iter(loader))) == 4
+    state = loader.state_dict()
+    with pytest.raises(RequestError, match="nearest batch_size that is is 15"):
+        type(loader).from_state(data, state, rank=0, world_size=3)
+    assert len(next(iter(type(loader).from_state(data, state, rank=0, world_size=2)))) == 8
+
+
 @pytest.mark.parametrize("tail", ["short", "pad"])
 def test_the_end_comes_once(data: TokenData, tail: str) -> None:
     loader = torch_loader(data, 100, pack=PACK, epochs=1, tail=tail)
