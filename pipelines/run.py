@@ -248,7 +248,7 @@ def conclude(state: Run, receipts: Sequence[Receipt], dropped: int, tokens: Gene
     accounted = sum(manifest[name] for name in ("kept", "rejected", "duplicates", "quarantined"))
     check("documents in ≠ kept + rejected + duplicates + quarantined", manifest["documents_in"], accounted)
     if tokens is not None:
-        check("documents kept ≠ documents in shards", manifest["kept"], sum(shard.documents for shard in tokens.shards))
+        check("documents kept ≠ documents in shards", manifest["kept"], tokens.shards.total("documents"))
     crash_point("manifest-about-to-be-put")
     write_manifest(state.store, manifest)
     forget(state.store)

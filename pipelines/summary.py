@@ -44,15 +44,11 @@ def token_counts(tokens: Generation | None) -> dict[str, Any]:
     """Count tokens by stream, and name the data set by the digest of its payloads."""
     if tokens is None:
         return {"tokens": 0, "tokens_sha256": None, "streams": {}}
-    streams: dict[str, dict[str, int]] = {}
-    for shard in tokens.shards:
-        entry = streams.setdefault(shard.stream, {"documents": 0, "tokens": 0})
-        entry["documents"] += shard.documents
-        entry["tokens"] += shard.tokens
+    documents, counts = tokens.shards.by_stream("documents"), tokens.shards.by_stream("tokens")
     return {
-        "tokens": sum(shard.tokens for shard in tokens.shards),
+        "tokens": sum(counts.values()),
         "tokens_sha256": tokens.tokens_sha256,
-        "streams": streams,
+        "streams": {name: {"documents": documents[name], "tokens": counts[name]} for name in tokens.streams},
     }
 
 

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import RequestError
-from ..sharding.dataset import open_tokens
+from ..sharding.course import Course
+from ..sharding.dataset import open_tokens, run_manifest
 from ..sharding.documents import Documents
-from ..sharding.plan import Segment, State
-from ..sharding.positions import Positions, choose_streams
+from ..sharding.plan import State
+from ..sharding.store import Store
 from .directory import RunDirectory
 from .tables import read_row, row_groups
 from .thresholds import thresholds
@@ -42,7 +43,7 @@ def trace_step(
     and world size, that rank's rows; else all of the global batch.
     """
     check_rank(rank, world_size)
-    run, saved = RunDirectory.open(path), State.from_dict(state)
+    run, saved = run_of(path), State.from_dict(state)
     first, last = saved.plan.extent(step)
     if first < saved.position < last:  # the data ended in this batch
         last = saved.position
@@ -53,22 +54,31 @@ def trace_step(
             )
     if last - first > MOST_ROWS:
         raise RequestError(f"step {step} has {last - first:,} rows, more than the {MOST_ROWS:,} traced at once")
-    segment = [segment for segment in saved.plan.segments if segment.from_position <= first][-1]
-    documents = Documents(open_tokens(path, segment.generation))
-    positions = positions_of(documents, saved, segment)
-    batch = positions.sorted_by_lane(np.arange(first, last, dtype=np.int64)[None])[0]
+    reading = course_of(path, saved).at(first)
+    documents = Documents(reading.data)
+    batch = reading.positions.sorted_by_lane(np.arange(first, last, dtype=np.int64)[None])[0]
     if rank is not None and world_size is not None:
         batch = batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
-    places, order = positions.places(batch), documents.data.generation.pack(segment.pack)
+    places, order = reading.positions.places(batch), reading.data.generation.pack(reading.pack)
     rows = [
-        {"position": position, "epoch": epoch, **row_of(documents, shard, group * order.group_rows + row, segment.pack)}
+        {
+            "position": position,
+            "epoch": epoch,
+            **row_of(documents, shard, group * order.group_rows + row, reading.pack, reading.without),
+        }
         for position, epoch, shard, group, row in zip(
             *map(np.ndarray.tolist, (batch, places.epochs, places.shards, places.groups, places.rows)), strict=True
         )
     ]
     head = {"step": step, "positions": [first, last], "rank": rank, "world_size": world_size, "seed": saved.seed}
-    data = {"generation": segment.generation, "pack": segment.pack, "tokens_sha256": saved.tokens_sha256}
+    generation = reading.data.generation
+    data = {"generation": generation.number, "pack": reading.pack, "tokens_sha256": generation.tokens_sha256}
     return {**head, **data, **finished(run, rows)}
+
+
+def run_of(path: str) -> RunDirectory | None:
+    """Open the run that token files belong to; None where they came from elsewhere, and no decisions are known."""
+    return None if run_manifest(Store(path)) is None else RunDirectory.open(path)
 
 
 def check_rank(rank: int | None, world_size: int | None) -> None:
@@ -81,62 +91,57 @@ def check_rank(rank: int | None, world_size: int | None) -> None:
         raise RequestError(f"there is no rank {rank} of {world_size}: ranks are 0 to {world_size - 1}")
 
 
-def positions_of(documents: Documents, saved: State, segment: Segment) -> Positions:
-    """Give the order in which the segment read these token files; RequestError where they are others."""
-    generation = documents.data.generation
-    if segment == saved.plan.last and generation.tokens_sha256 != saved.tokens_sha256:
+def course_of(path: str, saved: State) -> Course:
+    """Say what a state's plan means on these token files; RequestError where they are others."""
+    data = open_tokens(path, saved.plan.last.generation)
+    if data.generation.tokens_sha256 != saved.tokens_sha256:
         raise RequestError(
             f"this state reads data with tokens_sha256 {saved.tokens_sha256}, the token files here have "
-            f"{generation.tokens_sha256}: give the folder that the training run read"
+            f"{data.generation.tokens_sha256}: give the folder that the training run read"
         )
-    pack = generation.pack(segment.pack)
-    mixed = (segment.mixture, None) if isinstance(segment.mixture, str) else ("train", dict(segment.mixture))
-    positions = Positions(generation, pack, choose_streams(pack, *mixed), saved.seed)
-    if positions.fingerprint != segment.order:
-        raise RequestError(
-            f"this state was saved with order {segment.order}, pack {segment.pack} here has {positions.fingerprint}: "
-            "its tables are not those that the training run read"
-        )
-    return positions
+    course = Course(data, saved.plan, saved.seed, saved.shuffle)
+    course.told()
+    return course
 
 
 def trace_row(path: str, shard: int, row: int, pack: str | None = None) -> Json:
     """Say what lies in one row of a shard (its number in the generation's order), as `trace_step` does."""
-    run, documents = RunDirectory.open(path), Documents(open_tokens(path))
+    run, documents = run_of(path), Documents(open_tokens(path))
     generation = documents.data.generation
     name = generation.pack(pack).pack.name
     head = {"generation": generation.number, "pack": name, "tokens_sha256": generation.tokens_sha256}
     return {**head, **finished(run, [row_of(documents, shard, row, name)])}
 
 
-def row_of(documents: Documents, shard: int, row: int, pack: str) -> Json:
-    """Give one row as its place and the pieces of documents in it."""
-    pieces = documents.row(shard, row, pack)
+def row_of(documents: Documents, shard: int, row: int, pack: str, without: frozenset[int] = frozenset()) -> Json:
+    """Give one row as its place and the pieces of documents in it; those left out or taken down came as padding."""
+    gone = {*documents.reader(shard).gone.tolist(), *(one & 0xFFFFFFFF for one in without if one >> 32 == shard)}
+    pieces = [{**piece, "left_out": piece["ordinal"] in gone} for piece in documents.row(shard, row, pack)]
     stream = documents.data.generation.shards[shard].stream
     return {"stream": stream, "shard": shard, "row": row, "pieces": pieces}
 
 
-def finished(run: RunDirectory, rows: Sequence[Json]) -> Json:
+def finished(run: RunDirectory | None, rows: Sequence[Json]) -> Json:
     """Part what is known of documents from the rows, and add what the run decided on each."""
     known = {piece["id"]: piece for row in rows for piece in row["pieces"]}
-    copies = dropped_copies(run, known)
+    copies = {} if run is None else dropped_copies(run, known)
     found = {name: decisions(run, piece, copies.get(name)) for name, piece in known.items()}
     thin = [
-        {**row, "pieces": [{name: piece[name] for name in ("id", *_RANGES)} for piece in row["pieces"]]}
+        {**row, "pieces": [{name: piece[name] for name in ("id", "left_out", *_RANGES)} for piece in row["pieces"]]}
         for row in rows
     ]  # fmt: skip
-    return {"passed": run.kinds(), "rows": thin, "documents": found}
+    return {"passed": [] if run is None else run.kinds(), "rows": thin, "documents": found}
 
 
-def decisions(run: RunDirectory, values: Mapping[str, Any], copies: Json | None) -> Json:
+def decisions(run: RunDirectory | None, values: Mapping[str, Any], copies: Json | None) -> Json:
     """Give a kept document's identity, its scores, the threshold it came nearest to, and the copies it stands for."""
-    skip = {*IDENTITY, *_RANGES, "row", "metadata", "html", "text"}
+    skip = {*IDENTITY, *_RANGES, "row", "left_out", "metadata", "html", "text"}
     scores = {name: score for name, score in values.items() if name not in skip and score is not None}
     identity = {name: values.get(name) for name in IDENTITY}
     return {
         **identity,
         "scores": scores,
-        "closest": closest(run, scores, identity["language"]),
+        "closest": None if run is None else closest(run, scores, identity["language"]),
         "copies": copies or {"dropped": 0},
     }
 

@@ -43,6 +43,8 @@ def document(known: Json, piece: Json) -> str:
     """Say which document a piece is of, which of its tokens, and how near it came to being dropped."""
     first, last = piece["document_tokens"]
     facts = [visible(known["language"] or ""), f"tokens {first}–{last - 1} of document {known['ordinal']}", call(known)]
+    if piece["left_out"]:
+        facts.append("left out of training: its places were padding")
     copies = known["copies"]
     if copies["dropped"]:
         some = ", ".join(name(copy) for copy in copies["some"])

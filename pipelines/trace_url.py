@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from .. import RequestError
 from ..sharding.dataset import open_tokens
 from ..sharding.documents import Documents
+from ..sharding.url_patterns import matching
 from ..transforms.edits import COLUMN as EDITS
 from .directory import RunDirectory
 from .ledger import LEDGER
@@ -48,15 +49,6 @@ def trace_url(path: str, pattern: str, most: int = LISTED) -> Json:
         raise RequestError(f"none of the {met:,} records of this run has a URL that {verb} {pattern!r}; case counts")
     settled = Settled(run, found)
     return {"pattern": pattern, "matched": matched, "records": [settled.fate(record) for record in found]}
-
-
-def matching(urls: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
-    """Say which URLs match."""
-    if "*" not in pattern:
-        return pc.match_substring(urls, pattern)
-    # By code, because no way of escaping is the same for all of RE2's special characters.
-    literal = ["".join(f"\\x{{{ord(letter):x}}}" for letter in part) for part in pattern.split("*")]
-    return pc.match_substring_regex(urls, f"(?s)^{'.*'.join(literal)}$")
 
 
 class Settled:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import Block
+from .block import Block
 from .buffers import Buffers
-from .packing import NO_DOCUMENT, SEGMENT, Rows
+from .cached import cached_property
+from .packing import NO_DOCUMENT, NO_SPANS, SEGMENT
 from .permutation import Ints
+from .rows import Rows, Varlen
 
 
 class Batch:
@@ -57,7 +58,7 @@ class Batch:
 
     @property
     def loss_mask(self) -> NDArray[np.bool_]:
-        """(b, L) bool: False at a document's last token and in padding."""
+        """(b, L) bool: False at a document's last token, where the label is not to be learned, and in padding."""
         return self.rows.loss_mask
 
     @property
@@ -66,21 +67,49 @@ class Batch:
         return self.rows.position_ids
 
     @property
+    def document_positions(self) -> Ints:
+        """(b, L) int64: which of its document's tokens each is, also where a document goes on from another row."""
+        return self.rows.document_positions
+
+    @property
     def document_ids(self) -> NDArray[np.uint64]:
         """(b, L) uint64: shard << 32 | ordinal of each token's document; 2^64 - 1 for padding."""
         return self.rows.document_ids
+
+    @property
+    def segment_ids(self) -> NDArray[np.int32]:
+        """(b, L) int32: the pieces of documents in each row, from 1; 0 for padding, as JAX's attention takes them."""
+        return self.rows.segment_ids
 
     @property
     def cu_seqlens(self) -> NDArray[np.int32]:
         """(pieces + 1,) int32: where each piece starts in the b·L tokens, then b·L; for variable-length attention."""
         return self.rows.cu_seqlens
 
+    @property
+    def max_seqlen(self) -> int:
+        """Tokens of the longest piece."""
+        return self.rows.max_seqlen
+
+    def varlen(self, pieces: int) -> Varlen:
+        """Give `cu_seqlens` in the shape (pieces + 1,), for compiled graphs, and `max_seqlen`.
+
+        RequestError where the batch has more pieces, with their number; `count_pieces` says what never happens.
+        """
+        return self.rows.varlen(pieces)
+
     @cached_property
     def rows(self) -> Rows:
         """The same rows with the pieces of documents that make them up."""
+        if not self._places:
+            return Rows(self.buffer, np.zeros(0, SEGMENT))
         padding = np.zeros(1, SEGMENT)
         padding["document"], padding["length"] = NO_DOCUMENT, self._length
-        parts: list[NDArray[Any]] = [place[0].segments(place[1]) if place else padding for place in self._places]
-        # As plain bytes: joining records field by field costs ten times as much.
-        plain = [part.view(np.dtype((np.void, SEGMENT.itemsize))) for part in parts]
-        return Rows(self.buffer, np.concatenate(plain).view(SEGMENT) if plain else np.zeros(0, SEGMENT))
+        plain = padding.view(np.dtype((np.void, SEGMENT.itemsize)))
+        parts = [place[0].segments(place[1]) if place else plain for place in self._places]
+        return Rows(self.buffer, np.concatenate(parts).view(SEGMENT), self._muted())
+
+    def _muted(self) -> Ints:
+        """(n, 2) ranges of the b·L tokens whose labels are not to be learned."""
+        muting = [(row, *place) for row, place in enumerate(self._places) if place and place[0].mutes]
+        return np.concatenate([NO_SPANS, *(block.muted(at) + row * self._length for row, block, at in muting)])

@@ -1,84 +1,36 @@
-"""Groups of rows at hand: the tokens of each as one block, mapped where they are local, from the block cache where not.
-
-A block holds a view of its tokens and says where its rows lie; rows are copied out singly, straight into a batch, so
-that nothing is decoded that is not used. Copying a row of 2,048 tokens takes 0.6 µs.
-"""
+"""Groups of rows at hand, mapped where their tokens are local, from the block cache where they are not."""
 
 from __future__ import annotations
 
-import random
 import resource
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import CorruptDataError, StoreError
-from .cache import HELD_SHARE, BlockCache
+from .. import CorruptDataError
+from .block import Block
+from .cache import BlockCache
 from .format import Generation, PackOrder
-from .packing import Layout, PackTable
-from .shard import Fetch, ShardReader
-from .store import MissingObjectError, Store
+from .left_out import by_shard
+from .packing import PackTable
+from .quarantine import Corrupt, Quarantine, Quarantined
+from .reads import Counts, RemoteReads
+from .shard import BLOCK_BYTES, Fetch, ShardReader
+from .store import Store
 
 T = TypeVar("T")
-# Tries of one read, and the pause before the second in seconds; it doubles, with jitter, as object stores advise.
-_TRIES = 5
-_PAUSE = 0.25
 # Shards whose tables are kept: about 5 MB each for 256 MiB of tokens.
 _READERS = 64
 # Blocks that are held however small the cache is.
 _FEW_BLOCKS = 8
+# Bytes of remote blocks asked for ahead: what a rank of eight has in flight (`order.BLOCKS_IN_FLIGHT`).
+_AHEAD_BYTES = 256 << 20
 # Files that the rest of the process may want beside the maps of blocks.
 _OTHER_FILES = 512
-
-
-class Block:
-    """The rows of one group. Holds a map of its tokens, and the shard's tables only while they are asked for."""
-
-    def __init__(self, blocks: Blocks, shard: int, group: int, reader: ShardReader) -> None:
-        self._blocks, self._shard, self._group = blocks, shard, group
-        self._pack = blocks.pack.pack
-        start, stop = reader.table(self._pack).span(group)
-        tokens = reader.tokens(start, stop + 1)
-        # Ids are below 2^31, so signed words hold them; 16-bit ids are widened where they are copied.
-        self.tokens: NDArray[Any] = tokens.view(np.int32) if tokens.dtype.itemsize == 4 else tokens
-        self._ends_shard = stop == reader.entry.tokens
-
-    @cached_property
-    def layout(self) -> Layout:
-        """Where the pieces of each row lie; made when first asked for, which `concat` without masks never does."""
-        return self._blocks.table(self._shard).layout(self._group, self._shard)
-
-    @cached_property
-    def _cuts(self) -> tuple[memoryview, memoryview]:
-        """First piece of each row; start and stop of each piece. Reading numbers from a memoryview costs half."""
-        layout = self.layout
-        stops = layout.starts + layout.sizes
-        return layout.first.data, np.stack([layout.starts, stops], axis=1).ravel().data
-
-    def slices(self, row: int) -> list[NDArray[Any]]:
-        """The tokens of a row and the one behind it, in order, as views."""
-        length, tokens = self._pack.length, self.tokens
-        if self._pack.policy == "concat" and (row + 1) * length < len(tokens):
-            return [tokens[row * length : (row + 1) * length + 1]]
-        first, cuts = self._cuts
-        bounds = iter(cuts[2 * first[row] : 2 * first[row + 1]].tolist())
-        spare = self._blocks.padding
-        # A start of -1 is padding.
-        slices = [tokens[a:b] if a >= 0 else spare[: b - a] for a, b in zip(bounds, bounds, strict=True)]
-        if self._ends_shard and sum(map(len, slices)) == length:
-            slices.append(spare[:1])  # The row ends with the shard: no token lies behind it.
-        return slices
-
-    def segments(self, row: int) -> NDArray[Any]:
-        """SEGMENT records of a row."""
-        low, high = self.layout.first[row : row + 2].tolist()
-        return self.layout.segments[low:high]
 
 
 class Recent(Generic[T]):
@@ -112,70 +64,73 @@ class Recent(Generic[T]):
         return self._held.get(key)
 
 
-class RemoteReads:
-    """Range reads of a remote store: tried again where the store fails, kept in the block cache. Picklable."""
-
-    def __init__(self, store: Store, cache: BlockCache) -> None:
-        self.store, self.cache = store, cache
-
-    def __call__(self, name: str, digest: str, start: int, end: int | None) -> memoryview:
-        """Give the bytes [start, end) of an object whose content has this SHA-256; None is its end."""
-        place = f"{digest[:32]}-{start}-{'end' if end is None else end}"
-        return self.cache.get(place, lambda: self._read(name, start, end))
-
-    def past_the_cache(self, name: str, digest: str, start: int, end: int | None) -> memoryview:
-        """Give the same bytes from the store itself."""
-        return memoryview(self._read(name, start, end))
-
-    def _read(self, name: str, start: int, end: int | None) -> bytes:
-        for attempt in range(_TRIES):
-            try:
-                body = self.store.read(name, start, end)
-                if not body or (end is not None and len(body) != end - start):
-                    wanted = "all" if end is None else end - start
-                    raise StoreError(
-                        f"{self.store.url}/{name} gave {len(body)} bytes from byte {start} on, not "
-                        f"{wanted}: it was cut short, or the store fails"
-                    )
-                return body
-            except MissingObjectError:
-                raise
-            except StoreError:
-                if attempt == _TRIES - 1:
-                    raise
-                time.sleep(_PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise AssertionError
-
-
 class Blocks:
     """The blocks of one pack of a data set. Shared by threads.
 
     limit: blocks held at once; each keeps a map, of its shard where that is local, else of itself in the cache, where
-    it cannot be evicted then: so of those at most an eighth of the cache, and a few. padding: a row of padding, EOS.
+    it cannot be evicted then: so of those at most what the cache allows, and a few. corrupt: "quarantine" gives the
+    record of a block that stays damaged or lost in its place. without: ids of documents that come as padding. padding:
+    a row of padding, EOS.
     """
 
     def __init__(
-        self, store: Store, generation: Generation, pack: PackOrder, cache: BlockCache, limit: int = 4096
+        self,
+        store: Store,
+        generation: Generation,
+        pack: PackOrder,
+        cache: BlockCache,
+        corrupt: Corrupt = "raise",
+        limit: int = 4096,
+        without: Collection[int] = (),
     ) -> None:
         self.store, self.pack, self._generation = store, pack, generation
+        self.without = by_shard(without, generation)
+        self.quarantine = Quarantine(store, generation, pack.pack.name, corrupt)
         self.local = bool(generation.shards) and store.local(generation.shards[0].path(".bin")) is not None
         self._fetch = None if self.local else RemoteReads(store, cache)
         self._readers: Recent[ShardReader] = Recent(_READERS)
-        if not self.local:
-            group = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize
-            limit = min(limit, max(_FEW_BLOCKS, cache.limit // HELD_SHARE // group))
-        files = min(limit, len(generation.shards)) if self.local else limit
-        self._blocks: Recent[Block] = Recent(limit if (allowed := _allow_files(files)) == files else allowed)
+        #: Bytes that are read for a full group, to whole blocks under a checksum.
+        self.group_bytes = pack.group_rows * pack.pack.length * generation.vocabulary.itemsize + BLOCK_BYTES
+        files = min(limit, len(generation.shards)) if self.local else self._allowed(limit)
+        self._limit = limit if (allowed := _allow_files(files)) == files else allowed
+        self._blocks: Recent[Block] = Recent(self._limit)
         kind = np.int32 if generation.vocabulary.itemsize == 4 else np.uint16
         self.padding: NDArray[Any] = np.full(pack.pack.length + 1, generation.vocabulary.eos_id, kind)
 
-    def held(self, shard: int, group: int) -> Block | None:
+    def held(self, shard: int, group: int) -> Block | Quarantined | None:
         """Give a block if it is at hand."""
-        return self._blocks.peek((shard, group))
+        return self._blocks.peek((shard, group)) or self.quarantine.find(shard, group)
 
-    def get(self, shard: int, group: int) -> Block:
+    def get(self, shard: int, group: int) -> Block | Quarantined:
         """Give a block, verified. What is wrong in the cache is read once more from the store."""
-        return self._blocks.get((shard, group), lambda: self._block(shard, group))
+        try:
+            return self._blocks.get((shard, group), lambda: self._block(shard, group))
+        except CorruptDataError as error:
+            return self.quarantine.take(shard, group, error)
+
+    def together(self, shard: int, groups: Sequence[int]) -> None:
+        """Have neighbouring groups of a remote shard read by one request; they lie in the cache then, not verified."""
+        if self._fetch is not None:
+            reader = self.reader(shard)
+            ranges = [reader.extent(*_with_the_next(*reader.table(self.pack.pack).span(group))) for group in groups]
+            self._fetch.together(reader.entry.path(".bin"), reader.entry.sha256, ranges)
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Bytes of blocks that may be asked for early; 0 where the store is local or the cache small."""
+        if self._fetch is None:
+            return 0
+        allowed = min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
+        return allowed if allowed >= _FEW_BLOCKS * self.group_bytes else 0
+
+    def reading(self) -> list[str]:
+        """Say which requests to the store have no answer yet, the oldest first."""
+        return [] if self._fetch is None else [str(request) for request in list(self._fetch.under_way.values())]
+
+    @property
+    def counts(self) -> Counts:
+        """What was asked of a remote store so far."""
+        return Counts() if self._fetch is None else self._fetch.counts
 
     def reader(self, shard: int) -> ShardReader:
         """Open a shard by its number in the generation's order."""
@@ -196,7 +151,15 @@ class Blocks:
         entry = self._generation.shards[shard]
         return ShardReader(self.store, entry, self._generation.vocabulary, shard, fetch)
 
+    def _allowed(self, limit: int) -> int:
+        """Blocks that may be held now: other processes may have come to share the cache."""
+        if self._fetch is None:
+            return limit
+        return min(limit, max(_FEW_BLOCKS, self._fetch.cache.held_bytes // self.group_bytes))
+
     def _block(self, shard: int, group: int) -> Block:
+        if self._fetch is not None:
+            self._blocks.limit = self._allowed(self._limit)
         return self.read(shard, lambda reader: Block(self, shard, group, reader))
 
     def read(self, shard: int, call: Callable[[ShardReader], T]) -> T:
@@ -217,6 +180,11 @@ class Blocks:
         for digest in self._generation.shards[shard].members.values():
             self._fetch.cache.drop(digest[:32])
         return self._open(shard, self._fetch.past_the_cache)
+
+
+def _with_the_next(start: int, stop: int) -> tuple[int, int]:
+    """The tokens that a block reads: those of its group and the one behind, which is its last label."""
+    return start, stop + 1
 
 
 def _allow_files(files: int) -> int:

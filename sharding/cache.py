@@ -1,46 +1,40 @@
-"""Blocks of remote shards on local disk, shared by all processes of a machine and safe to kill at any moment.
+"""Blocks of remote shards on local disk, shared by all processes and jobs of a machine and safe to kill at any moment.
 
 A block is a file named by its content's identity (payload hash and byte range), so it is never stale and two jobs on
-the same data share it. The protocol holds no state but files and `flock`s, which the kernel frees with their process:
-
-    fill     the writer locks `.NAME.part`, writes it, renames it to NAME; others wait for the name or for the lock
-    lease    a reader opens NAME, takes a shared lock and maps it; the bytes outlive even a deletion
-    evict    oldest use first, down to nine tenths of the cap; what cannot be locked alone is in use and stays
-
-A dead writer's part has no lock: the next who wants the block takes it over, and eviction removes it. Where the disk is
-full, the folder another user's, no descriptor left or another process stuck, a block is read past the cache. Local data
-never comes through here.
+the same data share it; how it is filled, leased and evicted is told in `leases`. The cap is for all processes together:
+each adds what it writes to one count, and whoever brings that to a sixteenth of the cap looks at the folder, and evicts
+the oldest use first from fifteen sixteenths of the cap down to fourteen. What a process has open cannot be evicted, so
+what a loader's look-ahead has asked for stays; that too is a share of the cap, the smaller the more processes there
+are. Local data never comes through here.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import mmap
 import os
 import shutil
 import time
+import uuid
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-Fetch = Callable[[], bytes]
+from .leases import Fetch, obtain, remove_unused
+
 # Well above the 2 to 4 GiB that the order keeps in flight over all ranks (`order.BLOCKS_IN_FLIGHT`).
 CACHE_BYTES = 16 << 30
 # Blocks a process keeps open for whoever asks again; the usual limit on open files is 1,024.
 _OPEN_BLOCKS = 256
-#: What a process holds open cannot be evicted: the cache here, and the loader's blocks, each at most this share of it.
-HELD_SHARE = 8
-# Seconds to wait for another process that fetches the same block.
-_PATIENCE = 60.0
-_POLL = 0.01
-# What makes a block be read past the cache: a full disk, a folder of another user's, no file descriptor left.
-_UNUSABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE,
-}  # fmt: skip
+# What processes hold open cannot be evicted: of their shares of the cap, the cache here and the loader's blocks each at
+# most this part.
+_HELD_SHARE = 8
+# Bytes written are counted in pages, a byte of the file `written` for each: appending is one call, and is atomic.
+_PAGE = 4096
+# Seconds between two looks at how many processes share the folder.
+_LOOK = 1.0
 
 
 def cache_folder() -> Path:
@@ -58,7 +52,9 @@ class BlockCache:
         self._open: OrderedDict[str, memoryview] = OrderedDict()
         self._open_bytes = 0
         self._busy: dict[str, Future[memoryview]] = {}
-        self._written = limit
+        self._looked = -_LOOK
+        self._users, self._trimmed = 1, False
+        self._pass: Path | None = None
 
     def __reduce__(self) -> tuple[type[BlockCache], tuple[Path, int]]:
         return BlockCache, (self.folder, self.limit)
@@ -91,7 +87,7 @@ class BlockCache:
         """Hold a block open, and let go of those asked for longest ago."""
         self._open[name] = view
         self._open_bytes += len(view)
-        while len(self._open) > _OPEN_BLOCKS or self._open_bytes > self.limit // HELD_SHARE:
+        while self._open and (len(self._open) > _OPEN_BLOCKS or self._open_bytes > self.held_bytes):
             self._open_bytes -= len(self._open.popitem(last=False)[1])
 
     def drop(self, prefix: str) -> None:
@@ -103,61 +99,55 @@ class BlockCache:
             with suppress(OSError):  # another user's: who finds damage in it reads past the cache
                 path.unlink()
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that one holder of this process may keep open, and so from being evicted."""
+        return self.limit // _HELD_SHARE // self._users
+
+    def holds(self, name: str) -> bool:
+        """Say whether a block is here, for now."""
+        return name in self._open or self._path(name).exists()
+
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / name
 
     def _load(self, name: str, fetch: Fetch) -> memoryview:
-        path = self._path(name)
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                if (found := _lease(path)) is not None:
-                    return found
-                with _part(path) as writer:
-                    if writer is not None:
-                        return self._fill(path, writer, fetch)
-            except OSError as error:
-                if error.errno not in _UNUSABLE:
-                    raise
-                break
-            time.sleep(_POLL)
-        return memoryview(fetch())
+        if time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+            with suppress(OSError):  # a folder that takes no files: then nothing is held in it either
+                self._users = self._look()
+        return obtain(self._path(name), fetch, self._make_room)
 
-    def _fill(self, path: Path, writer: int, fetch: Fetch) -> memoryview:
-        """Write a block through its locked part; the writer's lock becomes its lease."""
-        if (found := _lease(path)) is not None:
-            return found
-        body = fetch()
-        self._make_room(len(body))
-        try:
-            os.ftruncate(writer, 0)
-            with os.fdopen(os.dup(writer), "wb") as file:
-                file.write(body)
-            os.rename(_part_path(path), path)
-        except OSError as error:
-            if error.errno not in _UNUSABLE:
-                raise
-            os.ftruncate(writer, 0)
-            return memoryview(body)
-        fcntl.flock(writer, fcntl.LOCK_SH)
-        return _mapped(writer)
+    def _look(self) -> int:
+        """Count the processes that share the folder: each has a locked file there; those of the dead are removed."""
+        users = self.folder / "users"
+        if self._pass is None or not self._pass.exists():  # another may have taken it for a dead one's, before our lock
+            users.mkdir(parents=True, exist_ok=True)
+            self._pass = users / uuid.uuid4().hex
+            held = os.open(self._pass, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            weakref.finalize(self, _leave, os.getpid(), held, self._pass)
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return max(1, sum(not remove_unused(path) for path in users.iterdir()))
 
     def _make_room(self, size: int) -> None:
-        """Count what this process wrote, and look at the whole folder each time that is a sixteenth of the cap."""
-        with self._lock:
-            self._written += size
-            due = self._written >= self.limit // 16
-            if due:
-                self._written = 0
-        if due:
+        """Count what is about to be written, for all processes; look at the whole folder each time it is due."""
+        counter = os.open(self.folder / "written", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(counter, bytes(-(-size // _PAGE)))
+            due = os.fstat(counter).st_size * _PAGE >= self.limit // 16
+        finally:
+            os.close(counter)
+        if due or not self._trimmed:
+            self._trimmed = True
             self.trim(self.limit - size)
 
     def trim(self, limit: int | None = None) -> int:
-        """Evict down to nine tenths of the cap if above it; returns the bytes left. One process at a time does it."""
+        """Evict if above fifteen sixteenths of the cap; returns the bytes left. One process at a time does it."""
         limit = self.limit if limit is None else limit
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "trim.lock").open("wb") as guard, suppress(BlockingIOError):
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (self.folder / "written").write_bytes(b"")
             return _evict(self.folder, limit)
         return limit
 
@@ -171,63 +161,16 @@ def _evict(folder: Path, limit: int) -> int:
     total = sum(size for _, size, _ in files)
     # A sixteenth of the cap stays free on the disk for others.
     limit = min(limit, total + shutil.disk_usage(folder).free - limit // 16)
-    goal = total if total <= limit else limit * 9 // 10
+    goal = total if total <= limit * 15 // 16 else limit * 14 // 16
     for _, size, path in sorted(files):
-        part = path.name.startswith(".")
-        if (part or total > goal) and _remove_unused(path):
+        begun = path.name.startswith(".")
+        if (begun or total > goal) and remove_unused(path):
             total -= size
     return total
 
 
-def _remove_unused(path: Path) -> bool:
-    """Delete a file that nobody holds a lock on."""
-    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-        return True
-    return False
-
-
-def _lease(path: Path) -> memoryview | None:
-    """Map a block and hold a shared lock on it until the map is gone; None where there is no such block."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if not os.fstat(descriptor).st_size:  # what a power cut leaves of a file that was not yet on disk
-            path.unlink()
-            return None
-        with suppress(OSError):  # another user's: it only looks older than it is
-            os.utime(descriptor)
-        return _mapped(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _mapped(descriptor: int) -> memoryview:
-    """Map a file. The map holds a duplicate of the descriptor, and so its lock, while anyone looks at the bytes."""
-    return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
-
-
-def _part_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-@contextmanager
-def _part(path: Path) -> Iterator[int | None]:
-    """The block's part, locked for this process alone; None where another has it."""
-    part = _part_path(path)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last owner may have renamed or removed the file between our open and our lock.
-            held = os.stat(part).st_ino == os.fstat(descriptor).st_ino
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        yield descriptor if held else None
-    finally:
-        os.close(descriptor)
+def _leave(process: int, held: int, path: Path) -> None:
+    """Give back the pass of a cache that is gone; a fork's copy of it is its parent's."""
+    os.close(held)
+    if os.getpid() == process:
+        path.unlink(missing_ok=True)

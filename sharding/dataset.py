@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import CommitConflictError, CorruptDataError, InputError
 from .canonical import MAGIC, canonical, parse
 from .format import Generation
+from .npy import npy_records
 from .shard import ShardReader
 from .store import Store
 
@@ -17,7 +22,8 @@ MANIFEST = "manifest.json"
 
 
 def write_generation(store: Store, generation: Generation) -> None:
-    """Commit a generation; one that stands must be equal, or CommitConflictError."""
+    """Commit a generation, its table first; one that stands must be equal, or CommitConflictError."""
+    store.put_named(generation.shards.body, generation.table)
     name = f"generations/{generation.number}.json"
     body = canonical(generation.to_json())
     if store.commit_once(name, body) != body:
@@ -28,21 +34,63 @@ def write_generation(store: Store, generation: Generation) -> None:
         )
 
 
+def generation_numbers(store: Store) -> list[int]:
+    """Give the numbers of the generations that stand, rising."""
+    parts = [name.removeprefix("generations/").removesuffix(".json") for name in store.list("generations/")]
+    return sorted(int(part) for part in parts if part.isdecimal())
+
+
 def read_generation(store: Store, number: int | None = None) -> Generation:
-    """Read one generation, or the current one: that of the highest number."""
-    numbers = [name.removeprefix("generations/").removesuffix(".json") for name in store.list("generations/")]
-    known = sorted(int(part) for part in numbers if part.isdecimal())
+    """Read one generation, or the current one: that of the highest number. InputError where its tokens were purged."""
+    known = generation_numbers(store)
     if not known or (number is not None and number not in known):
         which = "no generation" if number is None else f"no generation {number}"
         raise InputError(
             f"{store.url} has {which}: it is not a finished data set of tokens" + (f"; it has {known}" if known else "")
         )
-    name = f"generations/{known[-1] if number is None else number}.json"
-    values = parse(store.read(name), MAGIC, f"{store.url}/{name}")
+    if number is not None and number < known[-1] and is_purged(store, number):
+        raise InputError(
+            f"generation {number} of {store.url} was purged: documents that were taken down since then are in no file "
+            f"any more; read generation {known[-1]}, in which every other row keeps its place"
+        )
+    return stored_generation(store, known[-1] if number is None else number)
+
+
+def purged_name(number: int) -> str:
+    """Name the object that says that a generation's tokens were purged."""
+    return f"generations/{number}.purged.json"
+
+
+def is_purged(store: Store, number: int) -> bool:
+    """Say whether objects of a generation were removed because a later one took documents down."""
+    return store.exists(purged_name(number))
+
+
+def stored_generation(store: Store, number: int) -> Generation:
+    """Read what stands of a generation, even where its tokens were purged."""
+    name = f"generations/{number}.json"
+    place = f"{store.url}/{name}"
+    values = parse(store.read(name), MAGIC, place)
     try:
-        return Generation.from_json(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptDataError(f"{store.url}/{name} is damaged: {error!r}; restore it from a copy") from error
+        return Generation.from_json(values, _records(store, str(values["shards"]["table"]), values["shards"]["sha256"]))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CorruptDataError(f"{place} is damaged: {error!r}; restore it from a copy") from error
+
+
+def _records(store: Store, name: str, digest: str) -> NDArray[Any]:
+    """Read a table of shards, verified; a local one is mapped."""
+    path = store.local(name)
+    try:
+        body = store.read(name) if path is None else _mapped(path)
+    except FileNotFoundError as error:
+        raise CorruptDataError(f"{store.url} has lost {name}, a table of its shards: restore it from a copy") from error
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise CorruptDataError(f"{store.url}/{name} does not match its SHA-256; restore it from a copy")
+    return npy_records(body)
+
+
+def _mapped(path: Path) -> bytes | memoryview:
+    return np.memmap(path, np.uint8, "r").data if path.stat().st_size else b""
 
 
 @dataclass(frozen=True)
@@ -51,6 +99,10 @@ class TokenData:
 
     store: Store
     generation: Generation
+
+    def at(self, number: int) -> TokenData:
+        """Pin the same data set to another generation."""
+        return self if number == self.generation.number else TokenData(self.store, read_generation(self.store, number))
 
     def reader(self, shard: int) -> ShardReader:
         """Open a shard by its number in the generation's order."""

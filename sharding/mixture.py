@@ -13,12 +13,12 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from math import gcd, lcm
 
 import numpy as np
 
 from .. import RequestError
+from .cached import cached_property
 from .permutation import Ints
 
 LARGEST_SUM = 1 << 31
@@ -114,6 +114,31 @@ class Mixture:
             rows = lefts if left else rows - lefts
         return rows
 
+    def counts(self, positions: Ints) -> Ints:
+        """How many of the first `position` rows are of each stream, for many positions: (streams, n)."""
+        found = np.empty((len(self.weights), len(positions)), dtype=np.int64)
+        stack = [(len(self._nodes) - 1, positions)]
+        while stack:
+            number, rows = stack.pop()
+            if number < 0:
+                found[~number] = rows
+                continue
+            node = self._nodes[number]
+            turns, rest = np.divmod(rows, node.total)
+            lefts = turns * node.left + (rest * node.left + node.total // 2) // node.total
+            stack += [(node.children[0], lefts), (node.children[1], rows - lefts)]
+        return found
+
+    def positions(self, stream: str, ordinals: Ints) -> Ints:
+        """The positions at which a stream's rows come: `position` for many."""
+        rows = ordinals
+        for node, left in reversed(self._paths[self.names.index(stream)]):
+            share = node.left if left else node.total - node.left
+            half = node.total // 2 if left else (node.total - 1) // 2
+            turns, rest = np.divmod(rows + 1, share)
+            rows = turns * node.total - (half - rest * node.total) // share - 1
+        return rows
+
     def position(self, stream: str, ordinal: int) -> int:
         """The position at which a stream's row of this ordinal comes: the inverse of `split`."""
         row = ordinal
@@ -131,14 +156,7 @@ def mixture(weights: Mapping[str, int | float | Fraction]) -> Mixture:
     Weights are brought to the smallest integers of the same ratio. Where these sum to more than 2^31 they are scaled
     down to it, each to at least 1.
     """
-    exact = {}
-    for name, weight in sorted(weights.items()):
-        try:
-            exact[name] = Fraction(str(weight))
-        except ValueError:
-            raise RequestError(f"the weight of stream {name!r} is {weight!r}; weights are numbers from 0 up") from None
-        if exact[name] < 0:
-            raise RequestError(f"the weight of stream {name!r} is {weight}; weights are numbers from 0 up")
+    exact = {name: exact_weight(name, weight) for name, weight in sorted(weights.items())}
     exact = {name: weight for name, weight in exact.items() if weight}
     if not exact:
         raise RequestError(f"no stream has a weight above 0 in {dict(weights)}; name at least one")
@@ -149,6 +167,17 @@ def mixture(weights: Mapping[str, int | float | Fraction]) -> Mixture:
         room = LARGEST_SUM - len(whole)
         whole = _reduced({name: max(1, weight * room // total) for name, weight in whole.items()})
     return Mixture(tuple(whole.items()))
+
+
+def exact_weight(name: str, weight: int | float | Fraction) -> Fraction:
+    """Read a stream's weight as it is written, 0.7 as 7/10; RequestError where it is no number from 0 up."""
+    try:
+        exact = Fraction(str(weight))
+    except (ValueError, ZeroDivisionError):
+        raise RequestError(f"the weight of stream {name!r} is {weight!r}; weights are numbers from 0 up") from None
+    if exact < 0:
+        raise RequestError(f"the weight of stream {name!r} is {weight}; weights are numbers from 0 up")
+    return exact
 
 
 def _reduced(weights: dict[str, int]) -> dict[str, int]:

@@ -22,6 +22,8 @@ _GROWTH_DIGITS = 21
 _HEADER = re.compile(
     rb"\{'descr': (?P<kind>'[^']*'|\[[^\]]*\]), 'fortran_order': False, 'shape': \((?P<shape>[\d, ]*)\), \} *\n"
 )
+# A field of records: name, type (bytes or little-endian whole numbers), and how many of them.
+_FIELD = re.compile(r"\('(?P<name>[^'\\]+)', '(?P<kind>[|<][Su]\d+)'(?:, \((?P<count>\d+),\))?\)")
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
@@ -41,13 +43,33 @@ def npy_start(head: bytes | memoryview) -> int:
 
 def npy_array(body: bytes | memoryview, kind: np.dtype[Any]) -> NDArray[Any]:
     """View the array in the bytes of an `.npy` file, read-only. ValueError where it is none, or not of this kind."""
+    start, found, shape = _header(body)
+    if found != _kind(kind):
+        raise ValueError(f"it holds {found.decode()}, not {_kind(kind).decode()}")
+    return _view(body, start, kind, shape)
+
+
+def npy_records(body: bytes | memoryview) -> NDArray[Any]:
+    """View records of any fields in the bytes of an `.npy` file, (n,), read-only. ValueError where it holds none."""
+    start, found, shape = _header(body)
+    fields = [(field["name"], field["kind"], field["count"]) for field in _FIELD.finditer(found.decode("latin-1"))]
+    names = [name for name, _, _ in fields]
+    kind = np.dtype([(name, code, (int(count),)) if count else (name, code) for name, code, count in fields])
+    if not fields or len(set(names)) < len(names) or found != _kind(kind) or len(shape) != 1:
+        raise ValueError(f"it holds {shape} of {found.decode('latin-1')}, not records")
+    return _view(body, start, kind, shape)
+
+
+def _header(body: bytes | memoryview) -> tuple[int, bytes, tuple[int, ...]]:
+    """Where the data begins, what its type is called, its shape."""
     start = npy_start(body)
     header = _HEADER.fullmatch(bytes(body[10:start]))
     if header is None:
         raise ValueError("its header is not that of an array, rows first")
-    shape = tuple(int(length) for length in header["shape"].split(b",") if length.strip())
-    if header["kind"] != _kind(kind):
-        raise ValueError(f"it holds {header['kind'].decode()}, not {_kind(kind).decode()}")
+    return start, header["kind"], tuple(int(length) for length in header["shape"].split(b",") if length.strip())
+
+
+def _view(body: bytes | memoryview, start: int, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if len(body) - start != prod(shape) * kind.itemsize:
         raise ValueError(f"it has {len(body) - start} bytes of data, {shape} of {kind.itemsize} bytes do not fit them")
     return np.frombuffer(body, kind, offset=start).reshape(shape)

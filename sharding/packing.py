@@ -23,7 +23,6 @@ tokens; masks, positions and document ids, made only when asked for, take about 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,8 @@ from .format import Pack, PackCount
 Ints = NDArray[np.int64]
 #: The document of padding.
 NO_DOCUMENT = 2**64 - 1
+#: No documents, no ranges.
+NONE, NO_SPANS = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
 #: One piece of a row, or its padding: tokens, document (shard << 32 | ordinal), where in the document it starts, and
 #: whether the document goes on behind it.
 SEGMENT = np.dtype([("document", "<u8"), ("offset", "<i8"), ("length", "<i4"), ("continues", "?")])
@@ -41,71 +42,24 @@ SEGMENT = np.dtype([("document", "<u8"), ("offset", "<i8"), ("length", "<i4"), (
 
 @dataclass(frozen=True)
 class Layout:
-    """Pieces of a group's rows, those of row r at [first[r], first[r + 1]).
+    """Pieces of a group's rows: those of row r at [first[r], first[r + 1]) of `segments`, SEGMENT records.
 
-    starts: a piece's first token, from the group's; -1 for padding. sizes: tokens to copy; a row's last piece is read
-    with the token behind it. segments: SEGMENT records.
+    copies: (n, 2) what to copy for a row and the token behind it, those of row r at [copied[r], copied[r + 1]): tokens
+    [start, stop) of the group's; from -1 on, as many of padding.
+    muted: (n, 2) tokens of a row whose labels are not learned, those of row r at [mutes[r], mutes[r + 1]), rising.
     """
 
     first: Ints
-    starts: Ints
-    sizes: Ints
     segments: NDArray[Any]
+    copied: Ints
+    copies: Ints
+    mutes: Ints
+    muted: Ints
 
     @property
     def rows(self) -> int:
         """Rows of the group."""
         return len(self.first) - 1
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A batch of n rows of L tokens. `buffer` (n, L + 1) holds tokens and labels at once; the rest is made when asked.
-
-    segments: SEGMENT records of all rows, one row after another; each row's lengths sum to L.
-    """
-
-    buffer: NDArray[Any]
-    segments: NDArray[Any]
-
-    @property
-    def tokens(self) -> NDArray[Any]:
-        """(n, L) ids, a view."""
-        return self.buffer[:, :-1]
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """(n, L) ids one token ahead, a view; without meaning where `loss_mask` is 0."""
-        return self.buffer[:, 1:]
-
-    @cached_property
-    def cu_seqlens(self) -> NDArray[np.int32]:
-        """(segments + 1,) int32: where each piece starts in the n·L tokens, and their number; padding is a piece."""
-        ends = np.zeros(len(self.segments) + 1, np.int32)
-        np.cumsum(self.segments["length"], out=ends[1:])
-        return ends
-
-    @cached_property
-    def position_ids(self) -> NDArray[np.int32]:
-        """(n, L) int32, from 0 in each piece."""
-        count = np.arange(self.tokens.size, dtype=np.int32)
-        count -= np.repeat(self.cu_seqlens[:-1], self.segments["length"])
-        return count.reshape(self.tokens.shape)
-
-    @cached_property
-    def document_ids(self) -> NDArray[np.uint64]:
-        """(n, L) uint64: shard << 32 | ordinal of each token's document; 2^64 - 1 for padding."""
-        return np.repeat(self.segments["document"], self.segments["length"]).reshape(self.tokens.shape)
-
-    @cached_property
-    def loss_mask(self) -> NDArray[np.bool_]:
-        """(n, L) bool: 1 where the label is a token of the same document."""
-        mask = np.ones(self.tokens.size, np.bool_)
-        ends = self.cu_seqlens[1:]
-        mask[ends[~self.segments["continues"]] - 1] = False
-        for padding in np.flatnonzero(self.segments["document"] == NO_DOCUMENT):
-            mask[self.cu_seqlens[padding] : ends[padding]] = False
-        return mask.reshape(self.tokens.shape)
 
 
 class PackTable:
@@ -140,20 +94,55 @@ class PackTable:
         self._extent(group)
         return int(self._bounds[group]), int(self._bounds[group + 1])
 
-    def layout(self, group: int, shard: int = 0) -> Layout:
-        """Say where the pieces of a group's rows lie, for those who copy single rows out of its tokens."""
+    def layout(self, group: int, shard: int = 0, out: Ints = NONE, spans: Ints = NO_SPANS) -> Layout:
+        """Say where the pieces of a group's rows lie, for those who copy single rows out of its tokens.
+
+        out: ordinals of documents left out, rising; their pieces become padding. spans: (n, 2) ranges of the shard's
+        tokens that are not to be learned, rising.
+        """
         first, last = self._extent(group)
         rows, starts, segments = self._pieces(first, last)
-        segments["document"] |= np.uint64(shard << 32)
-        rows, starts, segments = _padded(rows - first, starts, segments, last - first, self.pack.length)
-        sizes = segments["length"] + np.append(rows[1:] != rows[:-1], True)
-        offsets = np.searchsorted(rows, np.arange(last - first + 1)).astype(np.int64)
-        return Layout(offsets, np.where(starts < 0, -1, starts - self._bounds[group]), sizes, segments)
+        behind = starts + segments["length"]
+        ends = behind == self._total
+        if len(out):
+            documents = segments["document"].astype(np.int64)
+            gone = _among(documents, out)
+            # The label behind a row is left out, too, where it is another document's.
+            ends |= ~segments["continues"] & _among(documents + 1, out)
+            segments["document"][gone], segments["offset"][gone], segments["continues"][gone] = NO_DOCUMENT, 0, False
+            starts = np.where(gone, -1, starts)
+        segments["document"][starts >= 0] |= np.uint64(shard << 32)
+        rows, starts, segments, ends = _padded(rows - first, starts, segments, ends, last - first, self.pack.length)
+        counted = np.arange(last - first + 1)
+        lengths = segments["length"].astype(np.int64)
+        mute_rows, muted = _muted(rows, starts, lengths, spans, self.pack.length)
+        copy_rows, copies = _copies(rows, starts, lengths, ends, int(self._bounds[group]))
+        return Layout(
+            np.searchsorted(rows, counted), segments, np.searchsorted(copy_rows, counted), copies,
+            np.searchsorted(mute_rows, counted), muted,
+        )  # fmt: skip
 
     def pieces(self, row: int) -> tuple[Ints, NDArray[Any]]:
         """Give a row's pieces: their first tokens in the shard, and SEGMENT records (without a shard's number)."""
         _, starts, segments = self._pieces(row, row + 1)
         return starts, segments
+
+    def documents(self, group: int) -> tuple[int, int]:
+        """Give the range of documents that have tokens in a group."""
+        start, stop = self.span(group)
+        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right").tolist()
+        return first, last + 1
+
+    def tokens_of(self, ordinals: Ints) -> Ints:
+        """Give the tokens [start, stop) of documents, (n, 2)."""
+        starts = np.where(ordinals > 0, self._ends[ordinals - 1], 0)
+        return np.stack([starts, self._ends[ordinals]], axis=1)
+
+    def pieces_per_row(self) -> Ints:
+        """Count the pieces of every row, padding among them; looks at every piece of the shard."""
+        rows, _, segments = self._pieces(0, self.rows)
+        fill = np.bincount(rows, segments["length"], self.rows)
+        return np.bincount(rows, minlength=self.rows) + (fill < self.pack.length)
 
     def placed(self) -> tuple[Ints, Ints]:
         """Give every piece of the pack in row order: its first token in the shard, its row."""
@@ -173,6 +162,14 @@ class PackTable:
         cuts = np.sort(np.concatenate([np.arange(low, high, self.pack.length, dtype=np.int64), inner]))
         return cuts[np.diff(cuts, prepend=-1) > 0]
 
+    def _documents(self, starts: Ints) -> Ints:
+        """Give the document of each token, looked up among those of their range alone, which the CPU's cache holds."""
+        if not len(starts):
+            return starts
+        low, high = np.searchsorted(self._ends, [starts.min(), starts.max()], side="right").tolist()
+        found: Ints = low + np.searchsorted(self._ends[low : high + 1], starts, side="right")
+        return found
+
     def _pieces(self, first: int, last: int) -> tuple[Ints, Ints, NDArray[Any]]:
         """Rows, first tokens and SEGMENT records of the pieces of rows [first, last)."""
         if len(self._starts):
@@ -181,7 +178,7 @@ class PackTable:
         else:
             starts = self._cuts(first, last)
             rows = starts // self.pack.length
-        documents = np.searchsorted(self._ends, starts, side="right").astype(np.int64)
+        documents = self._documents(starts)
         ends = self._ends[documents]
         stops = np.minimum(ends, starts + self.pack.length)
         if not len(self._starts):
@@ -195,8 +192,8 @@ class PackTable:
 
 
 def _padded(
-    rows: Ints, starts: Ints, segments: NDArray[Any], count: int, length: int
-) -> tuple[Ints, Ints, NDArray[Any]]:
+    rows: Ints, starts: Ints, segments: NDArray[Any], ends: NDArray[np.bool_], count: int, length: int
+) -> tuple[Ints, Ints, NDArray[Any], NDArray[np.bool_]]:
     """Add a segment of padding, of no first token (-1), to each row that is not full."""
     room = length - np.bincount(rows, segments["length"], count).astype(np.int64)
     short = np.flatnonzero(room)
@@ -205,4 +202,43 @@ def _padded(
     rows = np.concatenate([rows, short])
     order = np.argsort(rows, kind="stable")
     starts = np.concatenate([starts, np.full(len(short), -1)])
-    return rows[order], starts[order], np.concatenate([segments, padding])[order]
+    ends = np.concatenate([ends, np.zeros(len(short), np.bool_)])
+    return rows[order], starts[order], np.concatenate([segments, padding])[order], ends[order]
+
+
+def _copies(rows: Ints, starts: Ints, lengths: Ints, ends: NDArray[np.bool_], base: int) -> tuple[Ints, Ints]:
+    """Rows and ranges of what to copy: each row and a token more, at once what lies one behind the other.
+
+    ends: pieces behind which no token is to be read: one of padding ends the row.
+    """
+    last = np.flatnonzero(np.append(rows[1:] != rows[:-1], True))
+    behind = np.where(ends[last] | (starts[last] < 0), -1, starts[last] + lengths[last])
+    rows = np.insert(rows, last + 1, rows[last])
+    starts, lengths = np.insert(starts, last + 1, behind), np.insert(lengths, last + 1, 1)
+    padding = starts < 0
+    follows = padding[1:] & padding[:-1] | ~padding[:-1] & (starts[1:] == starts[:-1] + lengths[:-1])
+    begins = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | ~follows))
+    first = np.where(padding, -1, starts - base)[begins]
+    return rows[begins], np.stack([first, first + np.add.reduceat(lengths, begins)], axis=1)
+
+
+def _muted(rows: Ints, starts: Ints, lengths: Ints, spans: Ints, length: int) -> tuple[Ints, Ints]:
+    """Rows, and ranges of their tokens, whose labels lie in `spans`: a label is the next token of the shard."""
+    if not len(spans):
+        return NONE, NO_SPANS
+    ends = np.cumsum(lengths)
+    column = ends - lengths - rows * length
+    low = np.searchsorted(spans[:, 1] - 1, starts, side="right")
+    high = np.searchsorted(spans[:, 0] - 1, starts + lengths, side="left")
+    many = np.where(starts < 0, 0, np.maximum(high - low, 0))
+    piece = np.repeat(np.arange(len(rows)), many)
+    which = np.arange(len(piece)) - np.repeat(np.cumsum(many) - many, many) + low[piece]
+    inside = np.clip(spans[which] - 1 - starts[piece, None], 0, lengths[piece, None])
+    return rows[piece], inside + column[piece, None]
+
+
+def _among(documents: Ints, out: Ints) -> NDArray[np.bool_]:
+    """Say which documents are among `out`, which rises."""
+    at = np.minimum(np.searchsorted(out, documents), len(out) - 1)
+    found: NDArray[np.bool_] = out[at] == documents
+    return found

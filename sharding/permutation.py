@@ -24,17 +24,25 @@ LARGEST_DOMAIN = 1 << 62
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 _POWERS = np.left_shift(np.uint64(1), np.arange(63, dtype=np.uint64))
 
 
 def mix(words: Words) -> Words:
     """Scramble 64-bit words: the finaliser of splitmix64, a bijection."""
-    words = words ^ (words >> np.uint64(30))
-    words *= _MIX_1
-    words ^= words >> np.uint64(27)
-    words *= _MIX_2
-    words ^= words >> np.uint64(31)
+    words = words.copy()
+    _mix(words, np.empty_like(words))
     return words
+
+
+def _mix(words: Words, room: Words) -> None:
+    """Scramble words where they are: arrays made anew at each of eight steps cost as much as the arithmetic."""
+    for shift, factor in ((_30, _MIX_1), (_27, _MIX_2)):
+        np.right_shift(words, shift, out=room)
+        np.bitwise_xor(words, room, out=words)
+        np.multiply(words, factor, out=words)
+    np.right_shift(words, _31, out=room)
+    np.bitwise_xor(words, room, out=words)
 
 
 def _words(values: ArrayLike | int) -> Words:
@@ -82,30 +90,53 @@ def _walk(index: ArrayLike, n: ArrayLike, key: ArrayLike, network: Callable[[Wor
     return out.reshape(shape).astype(np.int64)
 
 
-def _halves(values: Words, bits: Words) -> tuple[Words, Words, Words, Words, Words]:
-    one = np.uint64(1)
-    low = bits - (bits >> one)
-    low_mask, high_mask = (one << low) - one, (one << (bits >> one)) - one
-    return values >> low, values & low_mask, low, low_mask, high_mask
+class _Network:
+    """The halves of an array of values, which the rounds change in place."""
+
+    def __init__(self, values: Words, bits: Words, keys: Words) -> None:
+        one = np.uint64(1)
+        self.width = bits - (bits >> one)
+        self.low_mask, self.high_mask = (one << self.width) - one, (one << (bits >> one)) - one
+        self.high, self.low = values >> self.width, values & self.low_mask
+        self._keys, self._word, self._room = keys, np.empty_like(self.low), np.empty_like(self.low)
+
+    def turn_high(self, turn: int) -> None:
+        """Change the high half by the low one."""
+        self._turn(turn, self.low, self.high, self.high_mask)
+
+    def turn_low(self, turn: int) -> None:
+        """Change the low half by the high one."""
+        self._turn(turn, self.high, self.low, self.low_mask)
+
+    def _turn(self, turn: int, by: Words, half: Words, mask: Words) -> None:
+        word = self._word
+        np.add(self._keys, _STEPS[turn], out=word)
+        np.bitwise_xor(word, by, out=word)
+        _mix(word, self._room)
+        np.bitwise_and(word, mask, out=word)
+        np.bitwise_xor(half, word, out=half)
+
+    def joined(self) -> Words:
+        """Put the halves together."""
+        words: Words = self.high << self.width | self.low
+        return words
 
 
 def _forward(values: Words, bits: Words, keys: Words) -> Words:
-    high, low, width, low_mask, high_mask = _halves(values, bits)
+    network = _Network(values, bits, keys)
     for turn in range(0, ROUNDS, 2):
-        high = high ^ (mix(low ^ (keys + _step(turn))) & high_mask)
-        low = low ^ (mix(high ^ (keys + _step(turn + 1))) & low_mask)
-    joined: Words = high << width | low
-    return joined
+        network.turn_high(turn)
+        network.turn_low(turn + 1)
+    return network.joined()
 
 
 def _backward(values: Words, bits: Words, keys: Words) -> Words:
-    high, low, width, low_mask, high_mask = _halves(values, bits)
+    network = _Network(values, bits, keys)
     for turn in range(ROUNDS - 2, -1, -2):
-        low = low ^ (mix(high ^ (keys + _step(turn + 1))) & low_mask)
-        high = high ^ (mix(low ^ (keys + _step(turn))) & high_mask)
-    joined: Words = high << width | low
-    return joined
+        network.turn_low(turn + 1)
+        network.turn_high(turn)
+    return network.joined()
 
 
-def _step(turn: int) -> np.uint64:
-    return np.uint64((turn + 1) * _GAMMA & 0xFFFFFFFFFFFFFFFF)
+# What each round adds to the key, as arrays: NumPy warns when scalars overflow.
+_STEPS = [np.array([(turn + 1) * _GAMMA & 0xFFFFFFFFFFFFFFFF], np.uint64) for turn in range(ROUNDS)]

@@ -26,6 +26,8 @@ from .crash import crash_point
 #: adlfs from 2024.12.
 EXCLUSIVE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 _CHUNK = 1 << 20
+# A link that cannot be: another device, a file system without links, a file with too many, or one of somebody else.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 # Tries of a creation that meets another, and the pause before the second in seconds, which doubles.
 _TRIES, _PAUSE = 6, 0.1
 
@@ -49,6 +51,10 @@ class Root(Protocol):
 
     def write(self, name: str, body: bytes | Path) -> None:
         """Write a data object; an equal one may stand already."""
+        ...
+
+    def link(self, name: str, source: Path) -> bool:
+        """Name a file that lies on the same file system; False where that cannot be and it must be copied."""
         ...
 
     def create(self, name: str, body: bytes) -> bool:
@@ -112,6 +118,21 @@ class Folder:
     def write(self, name: str, body: bytes | Path) -> None:
         """Write a data object; an equal one may stand already."""
         self._link(name, body, "object-spooled")
+
+    def link(self, name: str, source: Path) -> bool:
+        """Name a file that lies on the same file system; False where that cannot be and it must be copied."""
+        path = self.path(name)
+        _make_folder(path.parent)
+        try:
+            os.link(source.resolve(), path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return False
+            raise
+        _sync_folder(path.parent)
+        return True
 
     def create(self, name: str, body: bytes) -> bool:
         """Write an object if there is none of this name; say whether it was written."""
@@ -242,6 +263,10 @@ class Objects:
         except FileNotFoundError:
             return
         yield from (name.removeprefix(root) for name in found if name.startswith(root))
+
+    def link(self, name: str, source: Path) -> bool:
+        """Name a file that lies on the same file system; False where that cannot be and it must be copied."""
+        return False
 
     def write(self, name: str, body: bytes | Path) -> None:
         """Write a data object; an equal one may stand already."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from .. import CorruptDataError
 from .best_fit import PIECE, best_fit
+from .cached import cached_property
 from .canonical import SHARD_MAGIC, VERSION, canonical, parse
 from .format import Pack, PackCount, ShardEntry, Vocabulary
 from .marks import GONE, LOSS, gone_problem, left_over, loss_problem, marked
@@ -239,11 +239,16 @@ class ShardReader:
                     self._check(block, self._map[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])
                     self._seen[block] = True
             return self._map[start * size : stop * size].view(self.vocabulary.token)
-        low, high = first * BLOCK_BYTES, min(last * BLOCK_BYTES, self.size)
+        low, high = self.extent(start, stop)
         body = np.frombuffer(self._read(low, high), np.uint8)
         for block in range(first, last):
             self._check(block, body[block * BLOCK_BYTES - low : (block + 1) * BLOCK_BYTES - low])
         return body[start * size - low : stop * size - low].view(self.vocabulary.token)
+
+    def extent(self, start: int, stop: int) -> tuple[int, int]:
+        """Give the bytes [low, high) that are read for the tokens [start, stop): whole blocks under a checksum."""
+        size, stop = self.vocabulary.itemsize, min(stop, self.entry.tokens)
+        return start * size // BLOCK_BYTES * BLOCK_BYTES, min(-(-stop * size // BLOCK_BYTES) * BLOCK_BYTES, self.size)
 
     def _array(self, suffix: str, kind: np.dtype[Any], length: int) -> NDArray[Any]:
         return self._shaped(suffix, self._any_array(suffix, kind), (length,))

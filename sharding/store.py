@@ -120,6 +120,20 @@ class Store:
             )
         crash_point("object-written")
 
+    def link_named(self, source: Path, name: str) -> bool:
+        """Give a local file one more name under this root, as `put_named`; False where it must be copied instead."""
+        size = _weigh(source, name)
+        with _in_words("write", self, name):
+            linked = self._root.link(name, source)
+            standing = self._root.size(name) if linked else size
+        if standing != size:
+            raise StoreError(
+                f"{self.url}/{name} has {standing} bytes where its content has {size}: "
+                "the object was damaged, or not written by penstock; remove it and run the same command again"
+            )
+        crash_point("object-written")
+        return linked
+
     def create(self, name: str, body: bytes) -> bool:
         """Write an object only if there is none of this name; say whether it was written.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -25,17 +27,28 @@ class Pool:
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._started = 0
+        self._threads, self._started = threads, 0
         self._lock = threading.Lock()
-        self._calls: _Calls = queue.SimpleQueue()
-        weakref.finalize(self, self._calls.put, None).atexit = False
+        self._calls, self._finish = self._begin()
+
+    def renew(self) -> None:
+        """Begin with new threads; those that hang are left behind, and end when their call does."""
+        with self._lock:
+            self._finish()
+            self._started = 0
+            self._calls, self._finish = self._begin()
+
+    def _begin(self) -> tuple[_Calls, weakref.finalize[Any, Pool]]:
+        calls: _Calls = queue.SimpleQueue()
+        finish = weakref.finalize(self, calls.put, None)
+        finish.atexit = False
+        return calls, finish
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run `call` as soon as a thread is free."""
         future: Future[T] = Future()
-        self._calls.put((future, call))
         with self._lock:
+            self._calls.put((future, call))
             if self._started < self._threads:
                 self._started += 1
                 threading.Thread(target=_work, args=(self._calls,), name="penstock-read", daemon=True).start()
@@ -51,6 +64,16 @@ def _work(calls: _Calls) -> None:
             future.set_exception(error)
         del given, future, call
     calls.put(None)  # for the next thread
+
+
+def stacks() -> str:
+    """Say where each of the loader's threads is this moment."""
+    frames = sys._current_frames()
+    told = []
+    for thread in threading.enumerate():
+        if thread.name.startswith("penstock-") and (frame := frames.get(thread.ident or 0)) is not None:
+            told.append(f"{thread.name} ({thread.ident}):\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(told)
 
 
 class _End:

@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from penstock.sharding import format as token_format
+from penstock.sharding import pack as token_pack
 from penstock.sharding.dataset import TokenData, open_tokens, write_generation
 from penstock.sharding.format import Generation, Pack, Vocabulary
 from penstock.sharding.shard import write_shard
@@ -42,7 +42,7 @@ def put_data(
     """Write a data set of groups of about `group_bytes`."""
     folder.mkdir(parents=True)
     entries = []
-    with mock.patch.multiple(token_format, GROUP_BYTES=group_bytes, FITTING_ROWS=4):
+    with mock.patch.multiple(token_pack, GROUP_BYTES=group_bytes, FITTING_ROWS=4):
         for stream, counts in shards.items():
             for number, count in enumerate(counts):
                 documents = document_tokens(stream, number, count, vocabulary.size)

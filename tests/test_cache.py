@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from penstock.sharding import cache as cache_module
+from penstock.sharding import leases
 from penstock.sharding.cache import BlockCache, cache_folder
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -101,7 +101,7 @@ def test_a_disk_that_takes_nothing_is_read_past(tmp_path: Path, monkeypatch: pyt
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("penstock.sharding.cache.os.rename", refuse)
+    monkeypatch.setattr("penstock.sharding.leases.os.rename", refuse)
     cache = BlockCache(tmp_path)
     assert bytes(cache.get("aa", lambda: body("aa"))) == body("aa")
     assert all(path.stat().st_size == 0 for path in tmp_path.glob("??/.*"))
@@ -119,8 +119,8 @@ def test_the_part_of_a_dead_writer_is_taken_over_or_removed(tmp_path: Path) -> N
 
 
 def test_does_not_wait_for_ever_for_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_PATIENCE", 0.1)
-    with cache_module._part(tmp_path / "aa" / "aa") as writer:
+    monkeypatch.setattr(leases, "PATIENCE", 0.1)
+    with leases.part(tmp_path / "aa" / "aa") as writer:
         assert writer is not None
         assert bytes(BlockCache(tmp_path).get("aa", lambda: body("aa"))) == body("aa")
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -53,8 +53,8 @@ FORMATS = {"megatron": "megatron", "parquet": "parquet", "npy": "npy", "datatrov
 def put(
     folder: Path,
     vocabulary: Vocabulary = SMALL,
-    loss: dict[tuple[str, int], list[list[int]]] | None = None,
-    gone: dict[tuple[str, int], list[int]] | None = None,
+    loss: Mapping[tuple[str, int], Any] | None = None,
+    gone: Mapping[tuple[str, int], Any] | None = None,
 ) -> TokenData:
     """Write SHARDS, with marks."""
     entries = []
@@ -386,16 +386,17 @@ def test_numpys_own_arrays(tmp_path: Path, kind: str) -> None:
     import_tokens(tmp_path / "flat", tmp_path / "set", "npy", vocabulary=unnamed_vocabulary(10, 0))
     assert [record["tokens"] for record in cat(tmp_path / "set")] == [[5, 6], [7], [8]]
     np.save(tmp_path / "rows.npy", np.array([[5, 6, 0], [7, 0, 0], [0, 0, 0]], kind))
-    for boundaries, pad, found in [
+    cases: list[tuple[Any, int | None, list[list[int]]]] = [
         ("index", None, [[5, 6], [7, 0], [0, 0]]),
         ("rows", 0, [[5, 6], [7], []]),
         ("eos", None, [[5, 6], [7], [], [], [], []]),
         ("eos", 0, [[5, 6], [7]]),
-    ]:
+    ]
+    for boundaries, pad, found in cases:
         out = tmp_path / f"{boundaries}{pad}"
         import_tokens(
             tmp_path / "rows.npy", out, "npy", vocabulary=unnamed_vocabulary(10, 0), pad_id=pad, boundaries=boundaries
-        )  # type: ignore[arg-type]
+        )
         assert [record["tokens"] for record in cat(out)] == found
 
 
@@ -408,7 +409,7 @@ def test_raw_arrays_say_nothing_of_themselves(tmp_path: Path) -> None:
             tmp_path / "a.bin", tmp_path / "two", "raw", vocabulary=unnamed_vocabulary(10, 0), dtype="uint32",
             frame="keep",
         )  # fmt: skip
-    for given, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"pad_id": 0}, "has no rows, and so no padding"),
         ({"boundaries": "rows"}, "has no rows, it is one array of 8 tokens"),
         ({"dtype": "float32"}, "dtype is 'float32'"),
@@ -417,7 +418,8 @@ def test_raw_arrays_say_nothing_of_themselves(tmp_path: Path) -> None:
         ({"validation": 1.0}, "validation is 1.0"),
         ({"shard_bytes": 3}, "shard_bytes is 3"),
         ({"stream": ""}, "a stream has a name"),
-    ]:
+    ]
+    for given, words in cases:
         with pytest.raises(RequestError, match=words):
             import_tokens(tmp_path / "a.bin", tmp_path / "two", "raw", vocabulary=unnamed_vocabulary(10, 0), **given)
     (tmp_path / "odd.bin").write_bytes(b"odd")
@@ -596,7 +598,7 @@ def test_counts_that_do_not_add_up_are_refused(data: TokenData, tmp_path: Path) 
 def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    for given, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "tar"}, "there is no format 'tar' to export to: megatron, parquet"),
         ({"to": "npy", "streams": ["train"]}, "no stream 'train' here: this data set has train/en, validation"),
         ({"to": "npy", "output": tmp_path / "full"}, "stands and is not empty"),
@@ -604,18 +606,20 @@ def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
         ({"to": "parquet", "pack": "concat-33"}, "there is no pack 'concat-33'"),
         ({"to": "parquet", "link": True}, "parquet is not the payload as it lies"),
         ({"to": "npy", "link": True, "merge": True}, "npy merged is not the payload as it lies"),
-    ]:
+    ]
+    for given, words in cases:
         with pytest.raises(RequestError, match=words):
             export_tokens(data, **{"output": tmp_path / "out", **given})
     export_tokens(data, tmp_path / "out", "npy")
-    for inputs, output, kind, words in [
+    inputs: list[tuple[Path, str | Path, str, str]] = [
         (tmp_path / "out", tmp_path / "set", "tar", "there is no format 'tar' to import from"),
         (tmp_path / "out", data.store.url, "npy", "holds a data set already"),
         (tmp_path / "out", tmp_path / "set", "megatron", r"has no \*\.idx files"),
         (tmp_path / "none", tmp_path / "set", "npy", r"has no \*\.npy files"),
-    ]:
+    ]
+    for given_input, output, kind, words in inputs:
         with pytest.raises(RequestError, match=words):
-            import_tokens(inputs, output, kind)
+            import_tokens(given_input, output, kind)
     (tmp_path / "out" / "export.json").unlink()
     with pytest.raises(RequestError, match="does not say what its tokens mean"):
         import_tokens(tmp_path / "out", tmp_path / "set", "npy")

@@ -7,19 +7,29 @@ import json
 import pickle
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.lib.recfunctions import repack_fields
+from numpy.typing import NDArray
 from token_files import GOLDEN, GOLDEN_SHARDS, LARGE, PACKS, SMALL, put_shard, put_tokens, tokens_of
 
 from penstock import CommitConflictError, CorruptDataError, InputError
+from penstock.sharding import format as token_format
 from penstock.sharding.canonical import canonical
 from penstock.sharding.dataset import open_tokens, read_generation, write_generation
 from penstock.sharding.format import Generation, Pack, Vocabulary
-from penstock.sharding.store import Store
+from penstock.sharding.npy import npy_bytes
+from penstock.sharding.store import Store, sha256
+
+Records = NDArray[Any]
+#: Changes a generation's values, and gives other records where the table changes too.
+Change = Callable[[dict[str, Any], Records], Records | None]
 
 GOLDEN_SUMS = {
     "uint16": "8dfc16fb68849b5bd1f54fc3ee013b1013d97de83cbbf20cf24f913f48c4a29d",
@@ -73,23 +83,38 @@ def test_tokens_sha256_is_over_payload_digests_in_stream_and_number_order(tmp_pa
 def test_values_round_trip_and_a_newer_minor_may_say_more(tmp_path: Path, spool: Path) -> None:
     held = generation(tmp_path, spool)
     values = json.loads(canonical(held.to_json()))
-    assert Generation.from_json(values) == held
+    assert Generation.from_json(values, held.shards.records) == held
     assert pickle.loads(pickle.dumps(held)) == held
     values["version"] = [1, 7]
-    values["note"] = values["shards"][0]["note"] = values["vocabulary"]["note"] = "of a later minor"
-    assert Generation.from_json(values) == held
+    values["note"] = values["shards"]["note"] = values["vocabulary"]["note"] = "of a later minor"
+    assert Generation.from_json(values, held.shards.records) == held
 
 
-def rewritten(tmp_path: Path, **changes: Any) -> Store:
-    path = tmp_path / "set" / "generations" / "0.json"
-    path.write_bytes(canonical({**json.loads(path.read_bytes()), **changes}))
-    return Store(tmp_path / "set")
+def rewritten(tmp_path: Path, change: Change) -> Store:
+    """Change what generation 0 and its table say, and give the table its right name: a writer's mistake."""
+    store = Store(tmp_path / "set")
+    values = json.loads(store.read("generations/0.json"))
+    records = change(values, np.load(tmp_path / "set" / values["shards"]["table"]))
+    if records is not None:
+        name = store.put(npy_bytes(records), "generations/shards-", ".npy")
+        values["shards"] |= {"table": name, "sha256": sha256(store.read(name))}
+    store.replace("generations/0.json", canonical(values))
+    return store
+
+
+def said(**changes: Any) -> Change:
+    """Only the JSON says something else."""
+
+    def change(values: dict[str, Any], records: Records) -> None:
+        values.update(changes)
+
+    return change
 
 
 def test_newer_majors_are_refused_in_words(tmp_path: Path, spool: Path) -> None:
     generation(tmp_path, spool)
     with pytest.raises(InputError, match=r"has format 2\.0, this penstock reads 1\.x: pip install --upgrade penstock"):
-        read_generation(rewritten(tmp_path, version=[2, 0]))
+        read_generation(rewritten(tmp_path, said(version=[2, 0])))
 
 
 @pytest.mark.parametrize(
@@ -99,58 +124,174 @@ def test_newer_majors_are_refused_in_words(tmp_path: Path, spool: Path) -> None:
         ({"version": "1.0"}, "version is '1.0'"),
         ({"tokens_sha256": "0" * 64}, "its shards give"),
         ({"shards": [{}]}, "is damaged"),
+        ({"shards": {"table": "generations/0.json"}}, "is damaged"),
+        ({"shards": {"table": "generations/0.json", "sha256": "0" * 64}}, "does not match its SHA-256"),
+        ({"shards": {"table": "generations/x.npy", "sha256": "0" * 64}}, "has lost generations/x.npy"),
         ({"vocabulary": {"dtype": "int32"}}, "is damaged"),
+        ({"streams": ["a"]}, "streams up to number 1"),
+        ({"streams": ["a", "a"]}, "streams up to number 1"),
+        ({"streams": None}, "is damaged"),
+        ({"packs": None}, "is damaged"),
     ],
 )
 def test_a_damaged_generation_is_named(tmp_path: Path, spool: Path, changes: dict[str, Any], words: str) -> None:
     generation(tmp_path, spool)
     with pytest.raises(CorruptDataError, match=words):
-        read_generation(rewritten(tmp_path, **changes))
+        read_generation(rewritten(tmp_path, said(**changes)))
 
 
-def change_rows(values: dict[str, Any]) -> None:
+def change_rows(values: dict[str, Any], records: Records) -> None:
     values["packs"][0]["streams"]["a"]["tail_rows"] -= 1
 
 
-def change_groups(values: dict[str, Any]) -> None:
+def change_groups(values: dict[str, Any], records: Records) -> None:
     values["packs"][1]["group_rows"] += 1
 
 
-def change_a_shard(values: dict[str, Any]) -> None:
-    values["shards"][0]["packs"]["concat-32"]["full_groups"] += 1
+def change_groups_to_none(values: dict[str, Any], records: Records) -> None:
+    values["packs"][1]["group_rows"] = 0
 
 
-def drop_a_member(values: dict[str, Any]) -> None:
-    del values["shards"][1]["members"][".best_fit-64.npy"]
-
-
-def drop_a_pack(values: dict[str, Any]) -> None:
-    del values["shards"][1]["packs"]["concat-32"]
-
-
-def drop_a_stream(values: dict[str, Any]) -> None:
+def drop_a_stream(values: dict[str, Any], records: Records) -> None:
     del values["packs"][0]["streams"]["b"]
+
+
+def change_a_total(values: dict[str, Any], records: Records) -> None:
+    values["shards"]["tokens"] += 1
+
+
+def change_a_shard(values: dict[str, Any], records: Records) -> Records:
+    records["rows.concat-32"][0] += 1
+    return records
+
+
+def change_a_payload(values: dict[str, Any], records: Records) -> Records:
+    records[".bin"][0, 0] ^= 1
+    return records
+
+
+def drop_a_member(values: dict[str, Any], records: Records) -> Records:
+    records[".best_fit-64.npy"][1] = 0
+    return records
+
+
+def drop_a_shard(values: dict[str, Any], records: Records) -> Records:
+    return records[:-1]
+
+
+def swap_shards(values: dict[str, Any], records: Records) -> Records:
+    return records[[1, 0, 2]]
+
+
+def repeat_a_number(values: dict[str, Any], records: Records) -> Records:
+    records["number"][1] = 0
+    return records
+
+
+def without(*gone: str) -> Change:
+    """A table that lacks columns."""
+
+    def change(values: dict[str, Any], records: Records) -> Records:
+        return repack_fields(records[[name for name in records.dtype.names or () if name not in gone]])
+
+    return change
+
+
+def widen_a_column(values: dict[str, Any], records: Records) -> Records:
+    kinds = [(name, records.dtype[name]) for name in records.dtype.names or ()]
+    return records.astype([(name, "<u4" if name == "tokens" else kind) for name, kind in kinds])
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (change_rows, "its streams of pack best_fit-64 have groups, rows a group and tail .*'a': .* its shards"),
-        (change_groups, "does not have the pack concat-32 with"),
+        (change_groups, "its streams of pack concat-32"),
+        (change_groups_to_none, "the columns"),
+        (change_a_total, "its shards have .*'tokens'"),
         (change_a_shard, "its streams of pack concat-32"),
+        (change_a_payload, "its shards give"),
         (drop_a_member, r"shard .* has no \.best_fit-64\.npy"),
-        (drop_a_pack, "does not have the pack concat-32"),
+        (drop_a_shard, "its shards have {'count': 2"),
+        (swap_shards, "not in the order"),
+        (repeat_a_number, "not in the order"),
+        (without("rows.concat-32"), r"must be rows\.concat-32"),
+        (without("name"), "must be name"),
+        (without("tokens", "stream"), "must be stream, tokens"),
+        (without(".ends.npy"), r"has no \.ends\.npy"),
+        (widen_a_column, "must be tokens"),
         (drop_a_stream, "its streams of pack best_fit-64"),
     ],
 )
 def test_a_generation_that_contradicts_itself_is_refused(
-    tmp_path: Path, spool: Path, change: Callable[[dict[str, Any]], None], words: str
+    tmp_path: Path, spool: Path, change: Change, words: str
 ) -> None:
     """A loader that trusted it would leave rows out, or look for some that are not there."""
-    values = json.loads(canonical(generation(tmp_path, spool).to_json()))
-    change(values)
+    generation(tmp_path, spool)
     with pytest.raises(CorruptDataError, match=words):
-        read_generation(rewritten(tmp_path, **values))
+        read_generation(rewritten(tmp_path, change))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "longer", "gone", "stale"])
+def test_a_damaged_table_of_shards_is_named(tmp_path: Path, spool: Path, damage: str) -> None:
+    table = tmp_path / "set" / generation(tmp_path, spool).table
+    body = table.read_bytes()
+    later = put_tokens(tmp_path / "set2", spool, {("a", 0): [3]}).generation
+    table.unlink()
+    if damage != "gone":
+        flipped = body[:200] + bytes([body[200] ^ 1]) + body[201:]
+        stale = (tmp_path / "set2" / later.table).read_bytes()
+        bodies = {"flipped": flipped, "cut": body[:-1], "emptied": b"", "longer": body + b"\0", "stale": stale}
+        table.write_bytes(bodies[damage])
+    with pytest.raises(
+        CorruptDataError, match=r"has lost generations/shards-|shards-\w*\.npy does not match its SHA-256"
+    ):
+        open_tokens(tmp_path / "set")
+
+
+def test_members_of_a_newer_minor_are_carried(tmp_path: Path, spool: Path) -> None:
+    """What this reader does not know stands in its entries, and in every generation made from them."""
+    held = generation(tmp_path, spool)
+    entries = [replace(entry, members={**entry.members, ".new.npy": "ab" * 32}) for entry in held.shards[1:]]
+    more = Generation.of(1, SMALL, PACKS, [held.shards[0], *entries])
+    write_generation(Store(tmp_path / "set"), more)
+    read = open_tokens(tmp_path / "set").generation
+    assert list(read.shards) == [held.shards[0], *entries]
+    again = Generation.of(1, SMALL, PACKS, read.shards)
+    assert (again, again.table) == (more, more.table)
+
+
+def test_a_stranger_reads_it_with_numpy_alone(tmp_path: Path, spool: Path) -> None:
+    """The few lines that the format's page gives, run from the data set's folder."""
+    generation(tmp_path, spool)
+    assert token_format.__doc__ is not None
+    page = token_format.__doc__.split("second shard:\n\n")[1].split("\n\n")[0]
+    code = f"import json\nimport numpy as np\n{textwrap.dedent(page)}\nprint([*map(int, tokens[ends[1] : ends[2]])])"
+    put_tokens(tmp_path / "other", spool, {("a", 0): [5], ("b", 0): [4, 6, 7]})
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "other")
+    assert found.stdout == f"{tokens_of(SMALL, 2, 7)}\n", found.stderr
+
+
+def test_a_table_is_a_sequence_and_columns(tmp_path: Path, spool: Path) -> None:
+    table = generation(tmp_path, spool).shards
+    assert [entry.stream for entry in table] == ["a", "a", "b"]
+    assert (table[-1], table[1:], table[:0]) == (list(table)[2], tuple(list(table)[1:]), ())
+    for wrong in (3, -4):
+        with pytest.raises(IndexError):
+            table[wrong]
+    assert (table.where("a"), table.where("b")) == (slice(0, 2), slice(2, 3))
+    assert table.by_stream("tokens") == {"a": 79, "b": 14}
+    assert table.total("documents") == 6
+    for order in PACKS:
+        counts = [entry.packs[order.name] for entry in table[:2]]
+        full, short = table.groups(order.name, "a")
+        assert table.rows(order.name, "a").tolist() == [count.rows for count in counts]
+        assert full.tolist() == [count.full_groups for count in counts]
+        assert short.tolist() == [count.short_rows for count in counts]
+    assert table.has(".bin").tolist() == [True] * 3
+    assert table.has(".loss.npy").tolist() == [False] * 3
+    assert table != list(table)
+    assert hash(table) == hash(pickle.loads(pickle.dumps(table)))
 
 
 def test_a_truncated_generation_is_named(tmp_path: Path, spool: Path) -> None:

@@ -26,6 +26,7 @@ GUESTS = {
     "apache_beam": {"pipelines"},
     "numba": {"transforms"},
     "torch": {"sharding"},
+    "jax": {"sharding"},
     "sentencepiece": {"tokenizer", "transforms"},  # there by `perplexity` alone, whose models are made on its pieces
     "fasttext": {"pipelines"},
     "kenlm": {"transforms"},
@@ -152,7 +153,8 @@ def test_every_file_is_read_in_one_sitting(path: Path) -> None:
 def test_the_loader_imports_nothing_heavy() -> None:
     code = (
         "import sys; import penstock.sharding.loader; "
-        "print([n for n in ('apache_beam', 'numba', 'pyarrow', 'torch', 'pydantic', 'pandas') if n in sys.modules])"
+        "heavy = ('apache_beam', 'numba', 'pyarrow', 'torch', 'jax', 'pydantic', 'pandas'); "
+        "print([n for n in heavy if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

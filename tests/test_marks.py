@@ -25,13 +25,13 @@ LENGTHS = (5, 3, 4)
 TOKENS = (11, 12, 13, 14, 0, 0, 0, 0, 21, 22, 23, 0)
 
 
-def put(folder: Path, packs: Sequence[Pack] = PACKS, **marks: Any) -> ShardEntry:
+def put(folder: Path, packs: Sequence[Pack] = PACKS, documents: bytes | None = None, **marks: Any) -> ShardEntry:
     spool = folder / "spool"
     folder.mkdir(parents=True, exist_ok=True)
     np.array(TOKENS, SMALL.token).tofile(spool)
     return write_shard(
         Store(folder), stream="s", number=0, payload=spool, ends=np.cumsum(LENGTHS).astype(np.uint64),
-        vocabulary=SMALL, packs=packs, documents=documents_of("s", 0, 3), **marks,
+        vocabulary=SMALL, packs=packs, documents=documents or documents_of("s", 0, 3), **marks,
     )  # fmt: skip
 
 
@@ -39,8 +39,8 @@ def test_marks_come_back_and_stand_in_header_and_name(tmp_path: Path) -> None:
     plain, spans = put(tmp_path), [[2, 4], [4, 5], [9, 12]]
     entry = put(tmp_path, loss=np.array(spans), gone=np.array([1], np.int32))
     reader = ShardReader(Store(tmp_path), entry, SMALL)
-    assert (reader.loss.tolist(), reader.loss.dtype) == (spans, np.uint64)
-    assert (reader.gone.tolist(), reader.gone.dtype) == ([1], np.uint64)
+    assert (reader.loss.tolist(), reader.loss.dtype.str) == (spans, "<u8")
+    assert (reader.gone.tolist(), reader.gone.dtype.str) == ([1], "<u8")
     assert {LOSS, GONE} <= set(entry.members)
     assert reader.header["sha256"] == {
         suffix: digest for suffix, digest in entry.members.items() if suffix not in (".json", ".best_fit-64.npy")
@@ -85,8 +85,9 @@ def test_a_pack_more_or_less_leaves_the_name(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_marks_are_refused_before_anything_is_written(tmp_path: Path, marks: dict[str, Any], words: str) -> None:
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in marks.items()}
     with pytest.raises(ValueError, match=words):
-        put(tmp_path, **{name: np.array(value) for name, value in marks.items()})
+        put(tmp_path, **arrays)
     assert not (tmp_path / "data").exists()
 
 
@@ -133,7 +134,12 @@ def test_marks_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_data_set_with_marks_is_verified(tmp_path: Path) -> None:
-    entry = put(tmp_path, loss=np.array([[0, 1]]), gone=np.array([1]))
+    loss, gone = np.array([[0, 1]]), np.array([1])
+    told = put(tmp_path / "told", loss=loss, gone=gone)
+    write_generation(Store(tmp_path / "told"), Generation.of(0, SMALL, PACKS, [told]))
+    with pytest.raises(CorruptDataError, match=r"docs\.parquet still tells score, source, url of documents"):
+        verify(tmp_path / "told")
+    entry = put(tmp_path, documents=documents_of("s", 0, 3, gone={1}), loss=loss, gone=gone)
     write_generation(Store(tmp_path), Generation.of(0, SMALL, PACKS, [entry]))
     assert verify(tmp_path)["verified"]
     assert open_tokens(tmp_path).reader(0).gone.tolist() == [1]

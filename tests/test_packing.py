@@ -11,33 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed_rows import EOS, check_rows, ends_of, naive, naive_rows, payload, pieces_of, table_of
 
 from penstock.sharding.best_fit import PIECE, best_fit, cut
 from penstock.sharding.format import Pack
-from penstock.sharding.packing import NO_DOCUMENT, SEGMENT, PackTable, Rows
+from penstock.sharding.packing import NO_DOCUMENT, SEGMENT, PackTable
+from penstock.sharding.rows import Rows
 
-EOS = 0
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=60)
-
-
-def ends_of(lengths: Sequence[int]) -> Any:
-    return np.cumsum(lengths).astype(np.uint64)
-
-
-def payload(lengths: Sequence[int]) -> Any:
-    """Tokens that tell where they lie; EOS at each document's end."""
-    tokens = np.arange(1, sum(lengths) + 1).astype(np.uint16)
-    tokens[ends_of(lengths).astype(np.int64) - 1] = EOS
-    return tokens
-
-
-def pieces_of(lengths: Sequence[int], length: int) -> list[tuple[int, int]]:
-    """(start, length) of every piece, in the payload's order."""
-    pieces, start = [], 0
-    for document in lengths:
-        pieces += [(start + at, min(length, document - at)) for at in range(0, document, length)]
-        start += document
-    return pieces
 
 
 def rows_needed(pieces: Sequence[int], length: int) -> int:
@@ -50,12 +31,6 @@ def rows_needed(pieces: Sequence[int], length: int) -> int:
         else:
             rooms.append(length - piece)
     return len(rooms)
-
-
-def table_of(lengths: Sequence[int], length: int, rows: int, policy: str) -> PackTable:
-    ends = ends_of(lengths)
-    pieces = best_fit(ends, length, rows) if policy == "best_fit" else None
-    return PackTable(Pack(length, "best_fit" if pieces is not None else "concat"), rows, ends, pieces)
 
 
 @settings(max_examples=300)
@@ -91,59 +66,6 @@ def test_one_group_is_packed_as_the_paper_says(lengths: list[int], length: int) 
     assert int(table["row"][-1]) + 1 == rows_needed([size for _, size in pieces_of(lengths, length)], length)
 
 
-def naive_rows(lengths: Sequence[int], table: PackTable) -> list[list[tuple[int, int]]]:
-    """Pieces (start, length) of every row, from the definition of each policy."""
-    length = table.pack.length
-    if table.pack.policy == "best_fit":
-        known = dict(pieces_of(lengths, length))
-        by_row: dict[int, list[tuple[int, int]]] = {}
-        for start, row in best_fit(ends_of(lengths), length, table.group_rows).tolist():
-            by_row.setdefault(row, []).append((start, known[start]))
-        return list(by_row.values())
-    total, ends = sum(lengths), set(np.cumsum(lengths).tolist())
-    rows = []
-    for low in range(0, total, length):
-        high, pieces = min(low + length, total), []
-        for at in range(low, high):
-            if at == low or at in ends:
-                pieces.append((at, 0))
-            pieces[-1] = (pieces[-1][0], pieces[-1][1] + 1)
-        rows.append(pieces)
-    return rows
-
-
-def naive(lengths: Sequence[int], pieces: list[tuple[int, int]], length: int, shard: int) -> dict[str, list[Any]]:
-    """A row token by token."""
-    tokens, document = payload(lengths).tolist(), np.repeat(np.arange(len(lengths)), lengths).tolist()
-    out: dict[str, list[Any]] = {name: [] for name in ("tokens", "labels", "loss_mask", "position_ids", "document_ids")}
-    for start, size in pieces:
-        for at in range(start, start + size):
-            follows = at + 1 < len(tokens) and document[at + 1] == document[at]
-            out["tokens"].append(tokens[at])
-            out["labels"].append(tokens[at + 1] if follows else None)
-            out["loss_mask"].append(follows)
-            out["position_ids"].append(at - start)
-            out["document_ids"].append((shard << 32) + document[at])
-    room = length - len(out["tokens"])
-    for name, value in (("tokens", EOS), ("labels", None), ("loss_mask", False), ("document_ids", NO_DOCUMENT)):
-        out[name] += [value] * room
-    out["position_ids"] += list(range(room))
-    return out
-
-
-def check_rows(rows: Rows, expected: list[dict[str, list[Any]]]) -> None:
-    for name in ("tokens", "loss_mask", "position_ids", "document_ids"):
-        assert getattr(rows, name).tolist() == [row[name] for row in expected], name
-    for labels, row in zip(rows.labels.tolist(), expected, strict=True):
-        assert [label for label, counts in zip(labels, row["loss_mask"], strict=True) if counts] == [
-            label for label in row["labels"] if label is not None
-        ]
-    starts = np.flatnonzero(np.array([row["position_ids"] for row in expected]).reshape(-1) == 0).tolist()
-    assert rows.cu_seqlens.tolist() == [*starts, rows.tokens.size]
-    assert rows.cu_seqlens.dtype == rows.position_ids.dtype == np.int32
-    assert rows.document_ids.dtype == np.uint64
-
-
 def read(table: PackTable, tokens: Any, rows: Sequence[int], shard: int = 0) -> Rows:
     """Rows as a loader reads them: by the group's range and one token more, as its layout says."""
     buffer, segments = [], [np.zeros(0, SEGMENT)]
@@ -151,12 +73,13 @@ def read(table: PackTable, tokens: Any, rows: Sequence[int], shard: int = 0) -> 
         group, at = divmod(row, table.group_rows)
         start, stop = table.span(group)
         held, layout = tokens[start : stop + 1].tolist(), table.layout(group, shard)
-        low, high = layout.first[at : at + 2].tolist()
+        low, high = layout.copied[at : at + 2].tolist()
         line: list[int] = []
-        for first, size in zip(layout.starts[low:high].tolist(), layout.sizes[low:high].tolist(), strict=True):
-            line += [EOS] * size if first < 0 else held[first : first + size]
-        buffer.append([*line, EOS][: table.pack.length + 1])
-        assert len(line) >= table.pack.length
+        for first, last in layout.copies[low:high].tolist():
+            line += [EOS] * (last - first) if first < 0 else held[first:last]
+        assert len(line) == table.pack.length + 1
+        buffer.append(line)
+        low, high = layout.first[at : at + 2].tolist()
         segments.append(layout.segments[low:high])
     return Rows(np.array(buffer, np.int32), np.concatenate(segments))
 
@@ -169,6 +92,7 @@ def test_rows_are_those_of_a_naive_reader(policy: str, lengths: list[int], lengt
     expected = [naive(lengths, pieces, length, shard) for pieces in naive_rows(lengths, table)]
     assert len(expected) == table.rows == table.count.rows
     assert table.count.pieces == sum(len(pieces) for pieces in naive_rows(lengths, table))
+    assert table.pieces_per_row().tolist() == [sum(token["position_ids"] == 0 for token in row) for row in expected]
     wanted = [dice.randrange(table.rows) for _ in range(7)] + list(range(table.rows))
     got = read(table, tokens, wanted, shard)
     check_rows(got, [expected[row] for row in wanted])

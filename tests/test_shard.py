@@ -75,7 +75,7 @@ def test_a_remote_shard_is_read_by_whole_blocks(written: Path, data: TokenData) 
     for pack in PACKS:
         mine, theirs = plain.table(pack), data.reader(0).table(pack)
         assert mine.count == theirs.count == entry.packs[pack.name]
-        assert mine.layout(0).starts.tolist() == theirs.layout(0).starts.tolist()
+        assert mine.layout(0).copies.tolist() == theirs.layout(0).copies.tolist()
 
 
 def test_a_reader_travels_and_is_shared_by_threads(data: TokenData) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import multiprocessing
 import socket
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from penstock.sharding.format import Vocabulary
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'penstock[torch]'")
 pytestmark = pytest.mark.torch
 PACK = "best_fit-32"
+NAMES = ("tokens", "labels", "loss_mask", "position_ids", "document_positions", "segment_ids", "cu_seqlens")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 
 
@@ -44,13 +47,89 @@ def test_gives_the_numpy_loaders_rows_as_tensors(data: TokenData, device: str) -
     assert len(batches) == len(expected)
     for batch, known in zip(batches, expected, strict=True):
         assert (batch.step, batch.position, batch.end, len(batch)) == (known.step, known.position, known.end, 16)
-        for name in ("tokens", "labels", "loss_mask", "position_ids", "cu_seqlens"):
+        for name in NAMES:
             assert getattr(batch, name).device.type == device
             assert getattr(batch, name).tolist() == getattr(known, name).tolist()
         assert batch.tokens.dtype == batch.labels.dtype == torch.int64
         assert np.array_equal(batch.document_ids.cpu().numpy().view(np.uint64), known.document_ids)
         assert batch.targets.tolist() == np.where(known.loss_mask, known.labels, -100).tolist()
-        assert batch.max_seqlen == np.diff(known.cu_seqlens).max()
+        pieces = len(known.cu_seqlens) + 2
+        assert batch.varlen(pieces).cu_seqlens.tolist() == known.varlen(pieces).cu_seqlens.tolist()
+        assert batch.max_seqlen == batch.varlen(pieces).max_seqlen == np.diff(known.cu_seqlens).max()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("cut", ["contiguous", "zigzag"])
+def test_what_is_asked_ahead_and_cut_is_what_is_asked_later(data: TokenData, device: str, cut: Any) -> None:
+    """Labels, masks and positions are made before rows are cut, so that a cut changes none of them."""
+    asked: dict[str, Any] = {"pack": PACK, "seed": 5, "rank": 1, "world_size": 2, "epochs": 1, "tail": "pad"}
+    whole = list(torch_loader(data, 64, **asked))
+    names = (*NAMES, "targets", "document_ids")
+    for rank in range(2):
+        ahead = torch_loader(data, 64, device=device, fields=names, context=(rank, 2), cut=cut, **asked)
+        later = torch_loader(data, 64, device=device, context=(rank, 2), cut=cut, **asked)
+        chunks = [slice(16 * rank, 16 * rank + 16)] if cut == "contiguous" else [slice(0, 8), slice(24, 32)]
+        if cut == "zigzag" and rank:
+            chunks = [slice(8, 16), slice(16, 24)]
+        for batch, other, known in zip(ahead, later, whole, strict=True):
+            for name in names:
+                expected = getattr(known, name)
+                if name != "cu_seqlens":
+                    expected = torch.cat([expected[:, chunk] for chunk in chunks], dim=1)
+                assert batch[name].dtype == other[name].dtype == expected.dtype
+                assert torch.equal(batch[name].cpu(), expected)
+                assert torch.equal(other[name].cpu(), expected)
+        with pytest.raises(RequestError, match="nearest length"):
+            torch_loader(data, 64, context=(0, 3), cut=cut, **asked)
+
+
+class LateCopies:
+    """A side stream that is behind: each copy still reads its memory while three more are begun.
+
+    What it copies when somebody waits for it must still be there when it is done. As a GPU it does not hold the memory.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, Any, list[bool]]] = []
+
+    def copy(self, memory: Any) -> tuple[Any, Any]:
+        there, done = torch.empty(memory.size, dtype=torch.int32), [False]
+        ctypes.memmove(there.data_ptr(), memory.ctypes.data, there.nbytes)
+        self.waiting.append((memory.ctypes.data, there, done))
+        while len(self.waiting) > 3:
+            self.finish()
+        return there, SimpleNamespace(query=lambda: done[0])
+
+    def arrive(self, there: Any, done: Any) -> None:
+        """The host does not wait."""
+
+    def finish(self) -> None:
+        address, there, done = self.waiting.pop(0)
+        assert ctypes.string_at(address, there.nbytes) == there.numpy().tobytes()
+        done[0] = True
+
+    def close(self) -> None:
+        while self.waiting:
+            self.finish()
+
+
+@pytest.mark.parametrize("fields", [(), ("targets", "position_ids")])
+def test_pinned_memory_is_not_used_again_before_its_copy_is_done(data: TokenData, fields: Any) -> None:
+    loader = torch_loader(data, 64, pack=PACK, epochs=2, fields=fields, prefetch=0)
+    known = [batch.targets for batch in torch_loader(data, 64, pack=PACK, epochs=2)]
+    side = LateCopies()
+    found = [batch.targets for _, batch in loader._ahead(side)]
+    assert len(found) == len(known) > 6
+    assert all(torch.equal(*pair) for pair in zip(found, known, strict=True))
+
+
+def test_memory_outlives_an_iteration_that_is_left_with_copies_under_way(data: TokenData) -> None:
+    loader, side = torch_loader(data, 64, pack=PACK), LateCopies()
+    batches = loader._ahead(side)
+    next(batches)
+    assert side.waiting
+    batches.close()
+    assert not side.waiting
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -107,12 +186,9 @@ def test_the_end_comes_once(data: TokenData, tail: str) -> None:
     assert list(loader) == []
 
 
-def test_serves_a_data_loader_without_workers_and_refuses_workers(data: TokenData) -> None:
+def test_serves_a_data_loader_without_workers(data: TokenData) -> None:
     loader = torch_loader(data, 64, pack=PACK, epochs=1)
     assert [batch.step for batch in torch.utils.data.DataLoader(loader, batch_size=None)] == list(range(len(loader)))
-    loader.seek(step=0)
-    with pytest.raises(RequestError, match="num_workers=0"):
-        next(iter(torch.utils.data.DataLoader(loader, batch_size=None, num_workers=1)))
 
 
 @pytest.mark.parametrize(("batch", "world", "nearest"), [(10, 4, 8), (11, 4, 12), (3, 8, 8), (383, 128, 384)])

@@ -22,9 +22,10 @@ from penstock.pipelines.recipe import Recipe
 from penstock.pipelines.thresholds import Threshold
 from penstock.pipelines.trace import trace_row, trace_step
 from penstock.pipelines.trace_text import step_text, urls_text
-from penstock.pipelines.trace_url import matching, trace_url
+from penstock.pipelines.trace_url import trace_url
 from penstock.sharding import StreamingLoader
 from penstock.sharding.tools import cat
+from penstock.sharding.url_patterns import matching
 
 WORDS = [f"{a}{b}" for a in ("al", "be", "cor", "den", "el", "fa") for b in ("da", "ver", "mon", "tis", "kal")]
 SOURCES = ("left", "right")
@@ -179,6 +180,29 @@ def test_a_plan_that_changed_still_says_what_each_step_was(
         traced = trace_step(finished[0], state, step)
         assert len(traced["rows"]) == size
         same_rows(traced, [(loader if step < 5 else wider).at(step)], tokens)
+
+
+def test_a_whole_training_run_is_traced_over_packs_skips_and_documents_left_out(
+    finished: tuple[str, dict[str, Any]], tokens: dict[tuple[int, int], list[int]]
+) -> None:
+    loader = StreamingLoader(finished[0], batch_size=7, seed=11, pack="best_fit-64", prefetch=0)
+    straight = [loader.at(step) for step in range(4)]
+    loader.seek(4)
+    spike = int(loader.at(5).document_ids[2, 0])
+    loader.skip(steps=range(6, 8), documents=[spike])
+    loader.seek(6)
+    loader.change(pack="concat-128", batch_size=5)
+    state = json.loads(json.dumps(loader.state_dict()))
+    for step, batch in enumerate(straight):
+        same_rows(trace_step(finished[0], state, step), [batch], tokens)
+    pieces = [piece for row in trace_step(finished[0], state, 5)["rows"] for piece in row["pieces"]]
+    out = [piece for piece in pieces if piece["left_out"]]
+    known = trace_step(finished[0], state, 5)["documents"]
+    assert {(known[piece["id"]]["shard"], known[piece["id"]]["ordinal"]) for piece in out} == {
+        (spike >> 32, spike & 0xFFFFFFFF)
+    }
+    assert trace_step(finished[0], state, 6)["pack"] == "concat-128"
+    assert [row["position"] for row in trace_step(finished[0], state, 6)["rows"]] == loader.at(6).positions.tolist()
 
 
 @pytest.mark.parametrize("asked", [{"split": "validation"}, {"weights": {"train/left": 3, "train/right": 1}}])

@@ -9,7 +9,7 @@ bytes of docs.parquet are pyarrow's: the test hands them over as they lie here.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,12 @@ def record(stream: str, number: int, ordinal: int) -> dict[str, object]:
     return {"id": name.encode().ljust(16, b".")[-16:], "source": "web", "url": url, "score": 0.5}
 
 
-def documents_of(stream: str, number: int, count: int) -> bytes:
-    """The bytes of a docs.parquet, seven documents a row group."""
+def documents_of(stream: str, number: int, count: int, gone: Set[int] = frozenset()) -> bytes:
+    """The bytes of a docs.parquet, seven documents a row group; of those that are gone only ids are left."""
     body = io.BytesIO()
     rows = [record(stream, number, ordinal) for ordinal in range(count)]
+    rows = [row if at not in gone else {name: row[name] if name == "id" else None for name in row}
+            for at, row in enumerate(rows)]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), body, row_group_size=7)
     return body.getvalue()
 

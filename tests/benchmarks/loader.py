@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ from penstock.sharding.store import Store
 SHARD_TOKENS = 1 << 25
 
 
-def put_data(folder: Path, length: int, tokens: int) -> TokenData:
+def put_data(folder: Path, tokens: int, lengths: Sequence[int]) -> TokenData:
     """Write shards of documents of log-normal length, about 1,000 tokens on average, from a fixed seed."""
     chance = np.random.default_rng(0)
     vocabulary = Vocabulary("uint16", 50_000, "0" * 64, eos_id=0, bos_id=None, name="random")
-    packs, entries = (Pack(length, "concat"), Pack(length, "best_fit")), []
+    packs = [Pack(length, policy) for length in lengths for policy in ("concat", "best_fit")]
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
     for number in range(-(-tokens // SHARD_TOKENS)):
         lengths = chance.lognormal(np.log(600), 1.0, SHARD_TOKENS // 900).astype(np.int64) + 2
         ends = np.cumsum(lengths)
@@ -158,10 +160,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.data or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
         data = open_tokens(folder) if (folder / "generations").exists() else None
         if data is None:
-            data = put_data(folder, options.length, options.mtok * 1_000_000)
+            data = put_data(folder, options.mtok * 1_000_000, [options.length])
         found = measure(data, options)
         shape = {"length": options.length, "batch": options.batch, "cores": os.cpu_count()}
         held = memory(folder, options.batch, f"best_fit-{options.length}")
