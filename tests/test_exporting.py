@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ from foreign_files import cut, read_datatrove, read_llmc, read_megatron, read_ol
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from token_files import LARGE, PACKS, SMALL, documents_of, tokens_of
+from token_files import LARGE, PACKS, SMALL, documents_of, put_tokens, tokens_of
 
 from penstock import InputError, ReconciliationError, RequestError
 from penstock.pipelines.cli import main
@@ -146,6 +147,16 @@ def test_streams_are_chosen_and_merged_in_the_payloads_order(data: TokenData, tm
     assert read_megatron(tmp_path / "out" / "train-en-000") == of(data, 0) + of(data, 1)
     done = import_tokens(tmp_path / "out", tmp_path / "back", "megatron")
     assert (done["shards"], done["streams"]) == (1, {"train/en": 196 + 590})
+
+
+def test_a_stream_means_what_was_appended_to_it_too(tmp_path: Path) -> None:
+    shards = {("train", 0): [4, 5], ("train+1", 0): [6], ("train-b", 0): [7], ("validation", 0): [8]}
+    held = put_tokens(tmp_path / "set", tmp_path / "spool", shards)
+    told = [
+        [file["stream"] for file in export_tokens(held, tmp_path / name, "npy", streams=[name])["files"]]
+        for name in ("train", "train+1")
+    ]
+    assert told == [["train", "train+1"], ["train+1"]]
 
 
 @pytest.mark.parametrize("to", ["datatrove", "parquet", "npy"])
@@ -572,6 +583,18 @@ def test_a_failed_export_leaves_nothing(data: TokenData, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_killed_export_leaves_nothing_to_clean_up(data: TokenData, tmp_path: Path) -> None:
+    (tmp_path / ".out.tmp").mkdir()
+    (tmp_path / ".out.tmp" / "half.npy").write_bytes(b"half")
+    with (tmp_path / ".out.tmp" / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RequestError, match=r"another export to .*out is under way"):
+            export_tokens(data, tmp_path / "out", "npy")
+    export_tokens(data, tmp_path / "out", "npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(list((tmp_path / "out").iterdir())) == 3 * 2 + 1
+
+
 def test_counts_that_do_not_add_up_are_refused(data: TokenData, tmp_path: Path) -> None:
     whole = exporting.kept_documents
 
@@ -611,6 +634,9 @@ def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=words):
             export_tokens(data, **{"output": tmp_path / "out", **given})
     export_tokens(data, tmp_path / "out", "npy")
+    for how, words in [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]:
+        with pytest.raises(RequestError, match=words):
+            import_tokens(tmp_path / "out", tmp_path / "set", "megatron", **how)
     inputs: list[tuple[Path, str | Path, str, str]] = [
         (tmp_path / "out", tmp_path / "set", "tar", "there is no format 'tar' to import from"),
         (tmp_path / "out", data.store.url, "npy", "holds a data set already"),
