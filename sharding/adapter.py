@@ -7,12 +7,13 @@ the state of the last batch that was used: `state_at(batch)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from .. import RequestError
 from .loader import StreamingLoader
 from .plan import Plan
+from .quarantine import Quarantined
 
 T = TypeVar("T")
 
@@ -22,9 +23,10 @@ class Adapter:
 
     loader: StreamingLoader
 
-    def _follow(self, loader: StreamingLoader) -> None:
-        self.loader = loader
-        self._position, self._moves = loader.position, 0
+    def _follow(self, *loaders: StreamingLoader) -> None:
+        """Stand where these stand, which all are asked the same; the first says where."""
+        self.loader, self._loaders = loaders[0], loaders
+        self._position, self._moves = loaders[0].position, 0
 
     def __len__(self) -> int:
         """Batches in `epochs`; TypeError where the loader never ends."""
@@ -45,6 +47,11 @@ class Adapter:
         """What was asked for from which position on."""
         return self.loader.plan
 
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """Blocks of this process that are read as padding, as `StreamingLoader.quarantined`."""
+        return [record for loader in self._loaders for record in loader.quarantined]
+
     def state_dict(self) -> dict[str, Any]:
         """Where the caller stands, the same on every rank; any loader of the same data reads it."""
         return {**self.loader.state_dict(), "position": self._position}
@@ -64,24 +71,41 @@ class Adapter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where a state was saved, as `StreamingLoader.load_state_dict`."""
-        self._move(lambda: self.loader.load_state_dict(state))
+        self._move(lambda loader: loader.load_state_dict(state))
 
     def seek(self, step: int) -> None:
         """Stand before a step's batch."""
-        self._move(lambda: self.loader.seek(step))
+        self._move(lambda loader: loader.seek(step))
 
-    def _move(self, call: Callable[[], Any]) -> Any:
-        """Change where the numpy loader stands or what it does from there on; iteration goes on from there."""
-        self.loader.stand(self._position)
-        result = call()
+    def change(self, **changes: Any) -> None:
+        """Read otherwise from here on, or from a position on, as `StreamingLoader.change`."""
+        self._allow(changes)
+        self._move(lambda loader: loader.change(**changes))
+
+    def _allow(self, changes: Mapping[str, Any]) -> None:
+        """Refuse what the framework's ranks cannot have; all that the numpy loader can, unless an adapter says more."""
+
+    def skip(self, steps: range | tuple[int, int] | None = None, documents: Iterable[int] = ()) -> None:
+        """Leave out steps to come, or from here on documents, as `StreamingLoader.skip`."""
+        left_out = tuple(documents)
+        self._move(lambda loader: loader.skip(steps, left_out))
+
+    def _move(self, call: Callable[[StreamingLoader], None]) -> None:
+        """Change where the numpy loaders stand or what they do from there on; iteration goes on from there."""
+        self._stand()
+        for loader in self._loaders:
+            call(loader)
         self._position = self.loader.position
         self._moves += 1
-        return result
+
+    def _stand(self) -> None:
+        for loader in self._loaders:
+            loader.stand(self._position)
 
     def _each(self, made: Callable[[], Iterator[tuple[int, T]]]) -> Iterator[T]:
         """Give what is made from where the caller stands; `made` gives (end, batch), and may be ahead."""
         while True:
-            self.loader.stand(self._position)
+            self._stand()
             moves = self._moves
             for end, batch in made():
                 self._position = end
@@ -89,4 +113,5 @@ class Adapter:
                 if self._moves != moves:
                     break
             else:
+                self._position = self.loader.position  # behind a last batch that was dropped
                 return

@@ -128,6 +128,11 @@ class Blocks:
         allowed = min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
         return allowed if allowed >= _FEW_BLOCKS * self.group_bytes else 0
 
+    def start_over(self) -> None:
+        """Let nobody who asks from now on wait for a read that is under way."""
+        if self._fetch is not None:
+            self._fetch.cache.start_over()
+
     def reading(self) -> list[str]:
         """Say which requests to the store have no answer yet, the oldest first."""
         return [] if self._fetch is None else [str(request) for request in list(self._fetch.under_way.values())]

@@ -121,18 +121,26 @@ class Fetching:
             self.read(lacking)
             return self._wait(job, key, again)
         except FutureTimeoutError:
-            raise self._stalled(place) from None
-        except CorruptDataError as error:
-            raise CorruptDataError(f"{place}: {error}") from error
-        except (PenstockError, OSError) as error:
-            raise StoreError(f"{place}: {error}") from error
+            error: PenstockError = self._stalled(place)
+        except CorruptDataError as damage:
+            error = CorruptDataError(f"{place}: {damage}")
+            error.__cause__ = damage
+        except (PenstockError, OSError) as failure:
+            error = StoreError(f"{place}: {failure}")
+            error.__cause__ = failure
+        self._start_over()
+        raise error
 
-    def _stalled(self, place: str) -> StoreError:
-        """Tell what hangs, and leave it behind: another try begins with threads of its own."""
-        requests, threads = self.blocks.reading(), stacks()
+    def _start_over(self) -> None:
+        """Leave behind what is being read: another try is not told of failures that began before it."""
         with self._lock:
             self._pending.clear()
+        self.blocks.start_over()
         self._pool.renew()
+
+    def _stalled(self, place: str) -> StoreError:
+        """Tell what hangs."""
+        requests, threads = self.blocks.reading(), stacks()
         told = "".join(f"; without an answer: {request}" for request in requests[:3])
         more = f", and {len(requests) - 3} more" if len(requests) > 3 else ""
         error = StoreError(

@@ -11,7 +11,8 @@ the global batch. So a mesh may change between runs, and where a run stands is t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -49,31 +50,52 @@ class JaxLoader(Adapter):
         fields: Sequence[str] = (),
         **arguments: Any,
     ) -> None:
+        self._set_up(partial(StreamingLoader, path, batch_size, **arguments), sharding, fields)
+
+    @classmethod
+    def from_state(
+        cls,
+        path: str | Path | TokenData,
+        state: Mapping[str, Any],
+        *,
+        sharding: Any,
+        fields: Sequence[str] = (),
+        **arguments: Any,
+    ) -> JaxLoader:
+        """Make the loader that saved a state, standing where it stood; see `StreamingLoader.from_state`."""
+        made = cls.__new__(cls)
+        made._set_up(partial(StreamingLoader.from_state, path, state, **arguments), sharding, fields)
+        return made
+
+    def _set_up(self, share: Callable[..., StreamingLoader], sharding: Any, fields: Sequence[str]) -> None:
         if isinstance(sharding, jax.sharding.Mesh):
             sharding = jax.sharding.NamedSharding(sharding, jax.sharding.PartitionSpec(sharding.axis_names[0]))
         self.sharding = sharding
         self.fields = tuple(dict.fromkeys(("tokens", "labels", *check_fields(fields, _FIELDS))))
-        if arguments.get("tail") == "short":
+        whole = share()
+        if whole.tail == "short":
             raise RequestError("a short last batch is an array of another shape: pass tail='pad' or tail='drop'")
-        whole = StreamingLoader(path, batch_size, **arguments)
-        self.shape = batch_size, whole.pack.pack.length
-        held = _held(sharding, self.shape)
-        data = {**arguments, "path": whole.data, "batch_size": batch_size}
-        self._parts = [StreamingLoader(**data, rank=rank, world_size=world) for rank, world in held]
-        self._follow(self._parts[0])
+        held = _held(sharding, (whole.batch_size, whole.pack.pack.length))
+        self._follow(*(share(rank=rank, world_size=world) for rank, world in held))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and tokens of a global batch here."""
+        return self.loader.batch_size, self.loader.pack.pack.length
+
+    def _allow(self, changes: Mapping[str, Any]) -> None:
+        _held(self.sharding, (changes.get("batch_size") or self.loader.batch_size, self.shape[1]))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self._each(self._ahead)
 
     def at(self, step: int) -> dict[str, Any]:
         """Give the global batch of one step, and leave the loader where it stands. All processes call it."""
-        return self._global([part.at(step) for part in self._parts])
+        return self._global([loader.at(step) for loader in self._loaders])
 
     def _ahead(self) -> Iterator[tuple[int, dict[str, Any]]]:
         under_way: deque[tuple[int, dict[str, Any]]] = deque()
-        for part in self._parts[1:]:
-            part.load_state_dict(self.loader.state_dict())
-        for batches in zip(*self._parts, strict=True):
+        for batches in zip(*self._loaders, strict=True):
             under_way.append((batches[0].end, self._global(batches)))
             if len(under_way) > 1:
                 yield under_way.popleft()
@@ -81,12 +103,13 @@ class JaxLoader(Adapter):
 
     def _global(self, batches: Sequence[Batch]) -> dict[str, Any]:
         made = {}
+        shape = len(batches[0]) * self.loader.world_size, batches[0].tokens.shape[1]
         for name in self.fields:
             here = [getattr(batch, name) for batch in batches]
             local = here[0] if len(here) == 1 else np.concatenate(here)
             if local.dtype == np.int64:
                 local = local.astype(np.int32)
-            made[name] = jax.make_array_from_process_local_data(self.sharding, local, self.shape)
+            made[name] = jax.make_array_from_process_local_data(self.sharding, local, shape)
         return made
 
 

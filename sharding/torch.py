@@ -16,116 +16,30 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import require
 from .adapter import Adapter
 from .buffers import Buffers
-from .cached import cached_property
-from .cargo import Cargo, Context, Cut, check_fields, lays_out, load, output
+from .cargo import Cargo, Context, Cut, check_fields, lays_out, load
 from .dataset import TokenData
+from .format import PackOrder
 from .loader import StreamingLoader
-from .ranks import check_equal, share
-from .rows import Varlen
+from .ranks import Share, check_equal, share
+from .tensors import SideStream, TorchBatch, pinned
 from .workers import Worker, consumed, is_worker
 
 torch = require("torch", "torch")
 data = require("torch.utils.data", "torch")
 
+__all__ = ["TorchBatch", "TorchLoader"]
+
 # Batches whose pinned memory is kept for the next: those under way and those that the caller may hold.
 _KEPT = 16
-# What `torch.nn.functional.cross_entropy` leaves out by default.
-IGNORED = -100
-
-
-class TorchBatch:
-    """A batch as tensors on the loader's device: `tokens` and `labels` (b, L) int64; the rest is made when asked for.
-
-    step, position, end: as in `Batch`. numpy: the batch itself, in the host's memory and not cut by context ranks.
-    batch["tokens"] is batch.tokens, for code that is also given the dictionaries of a DataLoader's workers.
-    """
-
-    def __init__(self, cargo: Cargo, memory: Any, context: Context) -> None:
-        batch = self.numpy = cargo.batch
-        self.step, self.position, self.end = batch.step, batch.position, batch.end
-        self._context, self._there = context, {name: _view(memory, *place) for name, place in cargo.places.items()}
-        wide = self._there["buffer"].long()
-        self.tokens, self.labels = (part.flatten(1) for part in (wide[..., :-1], wide[..., 1:]))
-
-    def __len__(self) -> int:
-        return len(self.numpy)
-
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
-
-    def _output(self, name: str) -> Any:
-        there = self._there.get(name)
-        if there is None:
-            array = output(self.numpy, name, self._context)
-            there = torch.from_numpy(array).to(self.tokens.device, non_blocking=True)
-        return there
-
-    @cached_property
-    def loss_mask(self) -> Any:
-        """(b, L) bool: False at a document's last token and in padding."""
-        return self._output("loss_mask")
-
-    @cached_property
-    def targets(self) -> Any:
-        """(b, L) int64: labels, and -100 where `loss_mask` is False; as cross_entropy takes them."""
-        return self.labels.masked_fill(~self.loss_mask, IGNORED)
-
-    @cached_property
-    def position_ids(self) -> Any:
-        """(b, L) int64: counts from 0 in each piece of a document."""
-        return self._output("position_ids").long()
-
-    @cached_property
-    def document_positions(self) -> Any:
-        """(b, L) int64: which of its document's tokens each is, also where a document goes on from another row."""
-        return self._output("document_positions")
-
-    @cached_property
-    def segment_ids(self) -> Any:
-        """(b, L) int32: the pieces of documents in each row, from 1; 0 for padding."""
-        return self._output("segment_ids")
-
-    @cached_property
-    def document_ids(self) -> Any:
-        """(b, L) int64: shard << 32 | ordinal of each token's document; -1 for padding."""
-        return self._output("document_ids")
-
-    @cached_property
-    def cu_seqlens(self) -> Any:
-        """(pieces + 1,) int32: where each piece starts in the b·L tokens, as variable-length attention takes it.
-
-        Of whole rows, also where context ranks cut them.
-        """
-        return self._output("cu_seqlens")
-
-    @property
-    def max_seqlen(self) -> int:
-        """Tokens of the longest piece, of whole rows."""
-        return self.numpy.max_seqlen
-
-    def varlen(self, pieces: int) -> Varlen:
-        """Give `cu_seqlens` on the device in the shape (pieces + 1,), for compiled graphs, and `max_seqlen`.
-
-        RequestError where the batch has more pieces; see `penstock.sharding.pieces.count_pieces`.
-        """
-        there, longest = self.numpy.varlen(pieces)
-        return Varlen(torch.from_numpy(there).to(self.tokens.device, non_blocking=True), longest)
-
-    def to_dict(self, fields: Sequence[str] = ()) -> dict[str, Any]:
-        """Give tokens, labels, `fields`, step, position and end as plain values, which collate and pickle."""
-        names = dict.fromkeys(("tokens", "labels", *fields))
-        numbers = {"step": self.step, "position": self.position, "end": self.end}
-        return {**{name: self[name] for name in names}, **numbers}
 
 
 class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-defined]
@@ -167,22 +81,44 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         unequal: bool = False,
         **arguments: Any,
     ) -> None:
-        mine = share(rank, world_size, context, cut, mesh, data, _distributed())
-        loader = StreamingLoader(path, batch_size, rank=mine.rank, world_size=mine.world_size, **arguments)
-        if not unequal:
-            check_equal(batch_size, mine.world_size, arguments.get("tail", "drop"))
-        self._around(loader, _Options(torch.device(device), check_fields(fields), dicts, unequal, mine.context))
+        parts: dict[str, Any] = {"mesh": mesh, "data": data, "context": context, "cut": cut, "unequal": unequal}
+        mine, options = _options(device=device, fields=fields, dicts=dicts, rank=rank, world_size=world_size, **parts)
+        shared = {**arguments, "rank": mine.rank, "world_size": mine.world_size}
+        self._around(StreamingLoader(path, batch_size, **shared), options)
 
     def _around(self, loader: StreamingLoader, options: _Options) -> None:
         super().__init__()
-        options.context.check(loader.pack.pack.length)
         self._options, self.device = options, options.device
         self.rank, self.world_size = loader.rank, loader.world_size
         self._worker: Worker | None = None
         self._follow(loader)
+        self._check()
         self._lay_out(Buffers(_KEPT))
         if self.device.type == "cpu":  # copied once, as wide as torch takes them
             self.loader.buffers = Buffers(_KEPT, kind=np.int64)
+
+    def _check(self, batch_size: int | None = None, pack: PackOrder | None = None) -> None:
+        """Refuse batches, here or to come, that ranks that wait for each other do not share equally."""
+        if not self._options.unequal:
+            check_equal(batch_size or self.loader.batch_size, self.world_size, self.loader.tail)
+        self._options.context.check((pack or self.loader.pack).pack.length)
+
+    def _allow(self, changes: Mapping[str, Any]) -> None:
+        packs = {order.pack.name: order for order in self.loader.data.generation.packs}
+        self._check(changes.get("batch_size"), packs.get(changes.get("pack", "")))
+
+    @classmethod
+    def from_state(cls, path: str | Path | TokenData, state: Mapping[str, Any], **arguments: Any) -> TorchLoader:
+        """Make the loader that saved a state, standing where it stood; see `StreamingLoader.from_state`.
+
+        arguments: those of `StreamingLoader.from_state` and those of a TorchLoader that a state does not hold.
+        """
+        own = {name: arguments.pop(name) for name in _OWN if name in arguments}
+        mine, options = _options(**own)
+        shared = {**arguments, "rank": mine.rank, "world_size": mine.world_size}
+        made = cls.__new__(cls)
+        made._around(StreamingLoader.from_state(path, consumed(state)[0], **shared), options)
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.loader, self._options, self._position)
@@ -211,6 +147,7 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
             return
         own, later = consumed(state)
         super().load_state_dict(own)
+        self._check()
         if later:
             self.seek(self.step + later)
         if worker is not None:
@@ -253,11 +190,11 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
 
     def _on_gpu(self) -> Iterator[tuple[int, TorchBatch]]:
         device = torch.device("cuda", torch.cuda.current_device() if self.device.index is None else self.device.index)
-        pinned = Buffers(_KEPT, partial(_pinned, device))
+        buffers = Buffers(_KEPT, partial(pinned, device))
         if lays_out(self._options.fields, self._options.context):
-            self._lay_out(pinned)
+            self._lay_out(buffers)
         else:
-            self.loader.buffers = pinned
+            self.loader.buffers = buffers
         return self._ahead(SideStream(device))
 
     def _ahead(self, side: SideStream) -> Iterator[tuple[int, TorchBatch]]:
@@ -284,29 +221,6 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         return cargo.end, TorchBatch(cargo, there, self._options.context)
 
 
-class SideStream:
-    """Copies to a GPU on a stream of their own, which a step on the current stream does not wait for."""
-
-    def __init__(self, device: Any) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
-
-    def copy(self, memory: NDArray[np.int32]) -> tuple[Any, Any]:
-        """Begin to copy pinned memory: the tensor it goes to, and the event that says it is there."""
-        with torch.cuda.stream(self._stream):
-            there = torch.from_numpy(memory).to(self._device, non_blocking=True)
-            return there, self._stream.record_event()
-
-    def arrive(self, there: Any, done: Any) -> None:
-        """Make what the current stream does from here on wait for a copy, and keep its memory until that is done."""
-        current = torch.cuda.current_stream(self._device)
-        current.wait_event(done)
-        there.record_stream(current)
-
-    def close(self) -> None:
-        """Wait for the copies under way, so that their pinned memory may go."""
-        self._stream.synchronize()
-
-
 @dataclass(frozen=True)
 class _Options:
     """What a TorchLoader is asked besides what its numpy loader is."""
@@ -318,26 +232,31 @@ class _Options:
     context: Context
 
 
+def _options(
+    *,
+    device: Any = "cpu",
+    fields: Sequence[str] = (),
+    dicts: bool = False,
+    rank: int | None = None,
+    world_size: int | None = None,
+    mesh: Any = None,
+    data: str | Sequence[str] | None = None,
+    context: str | tuple[int, int] | None = None,
+    cut: Cut = "contiguous",
+    unequal: bool = False,
+) -> tuple[Share, _Options]:
+    mine = share(rank, world_size, context, cut, mesh, data, _distributed())
+    return mine, _Options(torch.device(device), check_fields(fields), dicts, unequal, mine.context)
+
+
+_OWN = tuple(signature(_options).parameters)
+
+
 def _rebuilt(loader: StreamingLoader, options: _Options, position: int) -> TorchLoader:
     made = TorchLoader.__new__(TorchLoader)
     loader.stand(position)
     made._around(loader, options)
     return made
-
-
-def _view(memory: Any, start: int, kind: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    size = prod(shape) * kind.itemsize
-    if memory.nbytes == size and memory.itemsize == kind.itemsize:
-        return memory.view(shape)  # the batch's own memory; each call into torch takes a microsecond
-    whole = memory.view(torch.uint8)[start : start + size]
-    return whole.view(getattr(torch, kind.name)).view(shape)
-
-
-def _pinned(device: Any, size: int) -> NDArray[np.int32]:
-    # In a thread of its own the current device is GPU 0, on which a context would be made.
-    with torch.cuda.device(device):
-        array: NDArray[np.int32] = torch.empty(size, dtype=torch.int32, pin_memory=True).numpy()
-    return array
 
 
 def _distributed() -> tuple[int, int]:

@@ -10,11 +10,13 @@ A row asked for singly costs 0.1 ms, almost all of it arithmetic that a slice do
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from .. import RequestError
@@ -48,18 +50,18 @@ class Rows:
 
     def __repr__(self) -> str:
         """The same for the same rows, whichever process: Grain compares it when it loads a checkpoint."""
-        of = self.loader
-        order = f"pack={of.pack.pack.name!r}, seed={of.seed}, order={of.positions.fingerprint}"
-        return f"Rows({of.data.generation.tokens_sha256[:16]}, {order}, rows={self._count}, fields={self.fields})"
+        asked = {name: value for name, value in self.loader.state_dict().items() if name != "position"}
+        order = xxhash.xxh3_64_hexdigest(json.dumps(asked, sort_keys=True).encode())
+        return f"Rows({self.loader.data.store.url!r}, order={order}, rows={self._count}, fields={self.fields})"
 
-    def __getitem__(self, which: int | slice | Sequence[int] | NDArray[Any]) -> Row:
+    def __getitem__(self, which: SupportsIndex | slice | Sequence[int] | NDArray[Any]) -> Row:
         """Give one row's arrays (L,), or (n, L) for a slice or a list of n numbers; negative ones count from the end.
 
         IndexError where there is no such row.
         """
         if isinstance(which, slice):
             return self._arrays(range(*which.indices(self._count)))
-        if isinstance(which, (list, tuple, range, np.ndarray)):
+        if isinstance(which, (Sequence, np.ndarray)):
             return self._arrays(which)
         return {name: array[0] for name, array in self._arrays([index(which)]).items()}
 

@@ -78,6 +78,26 @@ def test_resumes_from_and_into_the_numpy_loaders_state_on_another_mesh(data: Tok
     assert loader.state_at(again.position) == again.state_dict()
 
 
+def test_a_change_of_batch_size_and_skips_reach_every_slice_and_the_state(data: TokenData) -> None:
+    plain, loader = StreamingLoader(data, 16, pack=PACK, seed=3), jax_loader(data, 16, mesh(4))
+    found: dict[Any, list[Any]] = {plain: [], loader: []}
+    for moved, given in found.items():
+        for batch in moved:
+            tokens = batch["tokens"] if moved is loader else batch.tokens
+            given.append(np.asarray(tokens).tolist())
+            if len(given) == 2:
+                moved.change(batch_size=8)
+                moved.skip((3, 5))
+            if len(given) == 5:
+                break
+    assert found[loader] == found[plain]
+    assert loader.state_dict() == plain.state_dict()
+    with pytest.raises(RequestError, match="batches of 6 rows"):
+        loader.change(batch_size=6)
+    again = type(loader).from_state(data, plain.state_dict(), sharding=mesh(8), batch_size=16)
+    assert np.array_equal(np.asarray(next(iter(again))["tokens"]), plain.rows(again.loader.at(5).positions).tokens)
+
+
 def test_a_step_compiled_once_takes_every_batch(data: TokenData) -> None:
     """Shapes and layouts do not change, the last batch's neither."""
     traced = []
@@ -124,7 +144,7 @@ for places in ((0, 1, 2, 3), (0, 2, 1, 3)):
     assert array.shape == (8, 32) and len(array.addressable_shards) == 2
     for shard in array.addressable_shards:
         assert np.array_equal(np.asarray(shard.data), known[shard.index]), (places, shard.index)
-    own.append([(part.rank, part.world_size) for part in loader._parts])
+    own.append([(part.rank, part.world_size) for part in loader._loaders])
 print(own)
 """
 

@@ -3,11 +3,12 @@
     python tests/benchmarks/loader_start.py [--rows 1e6 1e7 1e8] [--rounds 1] [--only penstock stateful ...]
         [--peers-env ENV] [--work FOLDER]
 
-Rows of 2,048 tokens, batches of 64, shuffled, through torch. Files are sparse, or one real file of 32,768 rows linked so
-often that they make N: 10^8 rows are 400 GB that take no room. Time counts from the start of the process, imports and
-whatever a peer builds before it can read among it; `loader_start_side.py` says how each stands at a state. A peer is not
-asked for more rows once it has taken `--limit` seconds or `--memory` MB for fewer: `extrapolated` then goes on from its
-last two sizes in a straight line. `state_bytes`: of its state, pickled. Prints one JSON line.
+Rows of 2,048 tokens, batches of 64, shuffled, through torch. Files are sparse, or one real file of 32,768 rows, linked
+so often that they make N: 10^8 rows are 400 GB that take no room. Time counts from the start of the process, imports
+and whatever a peer builds before it can read among it; `loader_start_side.py` says how each stands at a state. A peer
+is not asked for more rows where its time and memory for fewer would grow beyond `--limit` seconds or `--memory` MB:
+`extrapolated` then goes on from its last two sizes in a straight line. `state_bytes`: of its state, pickled. Prints one
+JSON line.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class Penstock:
         from dataclasses import replace
 
         import numpy as np
+
         from penstock.sharding.dataset import write_generation
         from penstock.sharding.format import Generation, Vocabulary
         from penstock.sharding.pack import Pack
