@@ -105,10 +105,10 @@ class Batch:
             return Rows(self.buffer, np.zeros(0, SEGMENT))
         padding = np.zeros(1, SEGMENT)
         padding["document"], padding["length"] = NO_DOCUMENT, self._length
-        plain = padding.view(np.dtype((np.void, SEGMENT.itemsize)))
-        parts = [block.segments(row) if block else plain for block, row in self._places]
-        parts += [plain] * (len(self) - len(parts))
-        return Rows(self.buffer, np.concatenate(parts).view(SEGMENT), self._muted())
+        spare = padding.tobytes()
+        parts = [block.segments(row) if block else spare for block, row in self._places]
+        records = b"".join(parts) + spare * (len(self) - len(parts))
+        return Rows(self.buffer, np.frombuffer(records, SEGMENT), self._muted())
 
     @property
     def _places(self) -> Iterator[tuple[Block | None, int]]:

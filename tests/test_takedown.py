@@ -211,8 +211,8 @@ def test_purge_leaves_no_trace_and_says_so_to_old_readers(root: Path) -> None:
     assert told["purged"]["objects"] == 6
     left = {path.name for path in (root / "data").iterdir()}
     assert not any(name.startswith("train-en-00000") for name in left & kept)
-    words = b"example.org/train/en/0/1"
-    assert not any(words in path.read_bytes() for path in root.rglob("*") if path.is_file())
+    url = b"example.org/train/en/0/1"
+    assert not any(url in path.read_bytes() for path in root.rglob("*") if path.is_file())
     assert verify(root)["generations"][0]["purged"] is True
     assert inspect(root, 0)["documents"] == inspect(root, 1)["documents"]
     words = (
