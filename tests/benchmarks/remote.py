@@ -1,10 +1,11 @@
 """How long a step waits for a store that takes its time: read plainly, with hedges, and with the look-ahead too.
 
-    python tests/benchmarks/remote.py [--latency 0.05] [--bandwidth 200] [--late 0.02] [--step 0.05] [--warm 40]
-        [--steps 120] [--threads 8] [--world 8]
+    python tests/benchmarks/remote.py [--latency 0.05] [--bandwidth 200] [--late 0.02] [--outage 1]
+        [--step 0.05] [--warm 40] [--steps 120] [--threads 8] [--world 8]
 
 A sparse data set of 16 GiB lies behind a store whose every read takes `latency` seconds and its bytes at `bandwidth`
-MB/s; of a share `late` of reads the answer comes after 20 times the latency. Rank 0 of `world` trains: a step sleeps.
+MB/s; of a share `late` of reads the answer comes after 20 times the latency, and in every fifth second none comes (for
+`outage` seconds of five). Rank 0 of `world` trains: a step sleeps.
 Both orders are read, shuffled block by block and as the rows lie (as a validation split may be), in three ways in
 turns, each with a cache of its own that is empty at first. Prints one JSON line: by order and way, seconds to the first
 batch, milliseconds that a step waits after the first `warm` ones (p50, p99, longest, sum), million tokens a second of
@@ -64,7 +65,8 @@ def put_shard(folder: Path, number: int) -> ShardEntry:
 class Distant(Store):
     """A folder that is far away."""
 
-    latency, bandwidth, late = 0.05, 200e6, 0.0
+    latency, bandwidth, late, outage = 0.05, 200e6, 0.0, 0.0
+    began = time.monotonic()
 
     def local(self, name: str) -> Path | None:
         return None
@@ -73,6 +75,7 @@ class Distant(Store):
         body = super().read(name, start, end)
         latency = self.latency * (20 if _chance.random() < self.late else 1)
         time.sleep(latency + len(body) / self.bandwidth)
+        time.sleep(max(0.0, self.outage - (time.monotonic() - self.began - 3) % 5))
         return body
 
 
@@ -89,6 +92,7 @@ def measure(data: TokenData, shuffle: Literal["block"] | None, options: argparse
         loader = StreamingLoader(
             data, BATCH, shuffle=shuffle, rank=0, world_size=options.world, cache=cache, threads=options.threads
         )
+        Distant.began = time.monotonic()
         waits, met, tokens, began = [], set(), 0, time.perf_counter()
         asked = began
         for batch in islice(loader, options.warm + options.steps):
@@ -125,13 +129,15 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--bandwidth", type=float, default=200.0, help="MB/s of one read")
     parser.add_argument("--late", type=float, default=0.02, help="share of reads that take 20 times the latency")
+    parser.add_argument("--outage", type=float, default=1.0, help="seconds of every five without an answer")
     parser.add_argument("--step", type=float, default=0.05)
     parser.add_argument("--warm", type=int, default=40)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--world", type=int, default=8)
     options = parser.parse_args()
-    Distant.latency, Distant.bandwidth, Distant.late = options.latency, options.bandwidth * 1e6, options.late
+    Distant.latency, Distant.bandwidth = options.latency, options.bandwidth * 1e6
+    Distant.late, Distant.outage = options.late, options.outage
     found: dict[str, Any] = {**vars(options), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     whole = blocks._AHEAD_BYTES
     with tempfile.TemporaryDirectory() as scratch:
