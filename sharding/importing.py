@@ -33,6 +33,7 @@ from .format import Generation, Pack, Vocabulary
 from .intake import InOrder, Intake, Shuffled, keyed_ids
 from .megatron import MegatronSource
 from .parquet_rows import ParquetSource
+from .positions import is_validation
 from .store import Store
 
 #: What reads each format, and the suffix of its files.
@@ -214,7 +215,7 @@ class _Run:
                 intake.cut()
 
     def _send(self, stream: str, chunk: Chunk) -> None:
-        if not self.how.validation or stream.startswith("validation"):
+        if not self.how.validation or is_validation(stream):
             self._intake(stream).add(chunk)
             return
         share = self.how.validation

@@ -204,7 +204,7 @@ def test_chunks_change_nothing(data: TokenData, tmp_path: Path) -> None:
 # Megatron
 
 
-@pytest.mark.parametrize("code", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("code", [1, 4, 8])
 def test_megatrons_documents_of_several_sequences(tmp_path: Path, code: int) -> None:
     sequences = [[5, 6, 0], [7], [8, 0], [], [9, 9, 9]]
     write_megatron(tmp_path / "in" / "text", sequences, [0, 1, 3, 3, 4, 5], code)
@@ -390,7 +390,7 @@ def test_rows_of_a_pack(tmp_path: Path, pack: str) -> None:
 # Arrays
 
 
-@pytest.mark.parametrize("kind", ["<u2", "<u4", "<i4", "<i8", ">u4"])
+@pytest.mark.parametrize("kind", ["<u2", "<i8", ">u4"])
 def test_numpys_own_arrays(tmp_path: Path, kind: str) -> None:
     tokens = [5, 6, 0, 7, 0, 8]
     np.save(tmp_path / "flat.npy", np.array(tokens, kind))
@@ -718,7 +718,7 @@ def documents_in(chunk: Chunk) -> list[list[int]]:
     return [part.tolist() for part in np.split(chunk.tokens, chunk.ends[:-1])]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.sampled_from(["ensure", "append"]), st.sampled_from([None, 1]))
 def test_frames_are_added_where_they_lack(documents: list[list[int]], frame: Any, bos: int | None) -> None:
     vocabulary = Vocabulary("uint16", 7, "", 0, bos, "tiny")
@@ -740,7 +740,7 @@ def test_frames_are_added_where_they_lack(documents: list[list[int]], frame: Any
             framed(chunk_of(documents), vocabulary, "keep", "here")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.booleans())
 def test_a_stream_is_cut_at_every_eos(blocks: list[list[int]], marked: bool) -> None:
     flat = [token for block in blocks for token in block]
@@ -756,7 +756,7 @@ def test_a_stream_is_cut_at_every_eos(blocks: list[list[int]], marked: bool) -> 
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.integers(0, 2))
 def test_padding_is_cut_off_the_ends_of_rows(rows: list[list[int]], pad: int) -> None:
     expected = []
@@ -768,7 +768,7 @@ def test_padding_is_cut_off_the_ends_of_rows(rows: list[list[int]], pad: int) ->
     assert documents_in(without_padding(chunk_of(rows), pad, 0)) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 7))
 def test_spans_and_masks_are_two_ways_of_saying_it(learned: list[bool], step: int) -> None:
     parts = [unlearned_spans(np.array(learned[at : at + step]), at) for at in range(0, len(learned), step)]
