@@ -74,6 +74,13 @@ def put(
     return open_tokens(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _not_to_the_disk() -> Iterator[None]:
+    """Leave out fsync: half the time of these tests, and others' matter."""
+    with mock.patch("os.fsync"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     return put(tmp_path_factory.mktemp("small") / "set")
@@ -82,6 +89,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     return put(tmp_path_factory.mktemp("large") / "set", LARGE)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put(tmp_path_factory.mktemp("marked") / "set", loss=LOSS)
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put(tmp_path_factory.mktemp("thinned") / "set", gone=GONE)
 
 
 def of(data: TokenData, shard: int) -> list[list[int]]:
@@ -161,8 +178,7 @@ def test_a_stream_means_what_was_appended_to_it_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["datatrove", "parquet", "npy"])
 @pytest.mark.parametrize("small_chunks", [False, True])
-def test_what_is_not_learned_is_carried(tmp_path: Path, to: str, small_chunks: bool) -> None:
-    marked = put(tmp_path / "set", loss=LOSS)
+def test_what_is_not_learned_is_carried(marked: TokenData, tmp_path: Path, to: str, small_chunks: bool) -> None:
     with chunks_of(50 if small_chunks else 1 << 20):
         export_tokens(marked, tmp_path / "out", to)
         import_tokens(tmp_path / "out", tmp_path / "back", FORMATS[to])
@@ -174,14 +190,13 @@ def test_what_is_not_learned_is_carried(tmp_path: Path, to: str, small_chunks: b
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_documents_taken_down_are_left_out(tmp_path: Path, to: str) -> None:
-    marked = put(tmp_path / "set", gone=GONE)
-    receipt = export_tokens(marked, tmp_path / "out", to, link=to == "megatron")
+def test_documents_taken_down_are_left_out(thinned: TokenData, tmp_path: Path, to: str) -> None:
+    receipt = export_tokens(thinned, tmp_path / "out", to, link=to == "megatron")
     assert receipt["left_out"] == {"documents": 4, "tokens": 164 + 207, "loss_tokens": 0}
     assert [file["documents"] for file in receipt["files"]] == [2, 40]  # nothing is left of the third: no file
     assert len(list((tmp_path / "out").glob("validation*"))) == 0
     (first, *_) = receipt["files"]
-    assert readers(to, marked)(tmp_path / "out" / first["path"]) == [of(marked, 0)[0], of(marked, 0)[2]]
+    assert readers(to, thinned)(tmp_path / "out" / first["path"]) == [of(thinned, 0)[0], of(thinned, 0)[2]]
 
 
 def chunks_of(tokens: int) -> Any:
