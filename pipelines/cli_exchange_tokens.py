@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -113,7 +114,7 @@ def import_command(arguments: Any) -> int:
         **packs,
     )
     print(json.dumps(done, indent=1, ensure_ascii=False))
-    print(f"\nnext: penstock verify {arguments.output}    then: penstock inspect {arguments.output}")
+    print(f"next: penstock verify {arguments.output}    then: penstock inspect {arguments.output}", file=sys.stderr)
     return 0
 
 

@@ -177,7 +177,7 @@ class _Run:
             written = sum(getattr(entry, name) for entry in entries)
             if written != expected:
                 raise ReconciliationError(f"{expected} {name} were read or added, the shards have {written}")
-        generation = Generation.of(0, self._vocabulary, self.how.packs, entries)
+        generation = Generation.of(0, self._vocabulary, self.how.packs, entries, made="import")
         write_generation(self.store, generation)
         return {
             "files": len(self.files), "documents": self.documents, "tokens": self.tokens + self.added,

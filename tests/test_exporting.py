@@ -690,9 +690,11 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
     assert (code, json.loads(told)["files"]) == (0, 2)
     (tmp_path / "out" / "export.json").unlink()
     one = ("import", "--from", "megatron", tmp_path / "out")
-    code, told, _ = run(*one, "--output", tmp_path / "a", "--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
-    assert code == 0
-    assert "next: penstock verify" in told
+    words = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
+    code, told, hint = run(*one, "--output", tmp_path / "a", *words)
+    assert (code, json.loads(told)["documents"]) == (0, 46)
+    assert "next: penstock verify" in hint
+    assert run("verify", tmp_path / "a")[0] == 0
     assert list(verify(tmp_path / "a")["packs"]) == ["concat-64"]
     code, told, _ = run(*one, "--output", tmp_path / "b", "--like", data.store.url, "--shuffle", 1, "--shard-mb", 1)
     assert (code, verify(tmp_path / "b")["vocabulary"]["name"]) == (0, "small")
