@@ -16,6 +16,7 @@ from .. import PenstockError, RequestError, RunError, __version__
 from .classifier import add_classifier
 from .cli_exchange_tokens import add_exchange
 from .cli_token_tools import add_token_tools
+from .cli_tokens import add_tokens
 from .cli_tools import add_command, add_tokenizer, add_tools, add_trace
 from .dedup_cli import add_dedup, runner_options
 from .index_cli import add_index
@@ -101,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_tokenizer(commands)
     add_tools(commands)
     add_token_tools(commands)
+    add_tokens(commands)
     add_trace(commands)
     add_exchange(commands)
     add_classifier(commands, add_command)

@@ -59,9 +59,12 @@ def _answer(error: BaseException) -> Mapping[str, Any]:
 
 
 def _status(error: BaseException) -> int | None:
-    known = (getattr(error, name, None) for name in ("status", "status_code", "code"))
     told = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return next((number for number in (*known, told) if isinstance(number, int)), None)
+    for name in ("status", "status_code", "code"):
+        if isinstance(told, int):
+            break
+        told = getattr(error, name, None)
+    return told if isinstance(told, int) else None
 
 
 def _code(error: BaseException) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .block import Block
+from .block import Block, copy_rows
 from .buffers import Buffers
 from .cached import cached_property
 from .packing import NO_DOCUMENT, NO_SPANS, SEGMENT
@@ -20,7 +20,8 @@ class Batch:
     """b rows of L tokens of one step.
 
     step: number of the global batch. position, end: it covers the positions [position, end). positions: (b,) int64, the
-    position of each row here, -1 for a row of padding. buffer: (b, L + 1) int32, tokens and labels at once.
+    position of each row here, -1 for a row of padding. buffer: (b, L + 1) int32, or as wide as `buffers` has it, tokens
+    and labels at once. blocks, rows: where each row lies, None for one of padding; padding follows these, too.
     """
 
     def __init__(
@@ -29,16 +30,15 @@ class Batch:
         position: int,
         end: int,
         positions: Ints,
-        places: Sequence[tuple[Block, int] | None],
+        blocks: Sequence[Block | None],
+        rows: Ints,
         padding: NDArray[Any],
         buffers: Buffers,
     ) -> None:
         self.step, self.position, self.end, self.positions = step, position, end, positions
-        self._places, self._length = places, len(padding) - 1
+        self._blocks, self._numbers, self._length = blocks, rows, len(padding) - 1
         self.buffer = buffers.take(len(positions), len(padding))
-        if places:
-            slices = [part for place in places for part in (place[0].slices(place[1]) if place else [padding])]
-            np.concatenate(slices, out=self.buffer.reshape(-1))
+        copy_rows(blocks, rows, padding, self.buffer)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -101,15 +101,20 @@ class Batch:
     @cached_property
     def rows(self) -> Rows:
         """The same rows with the pieces of documents that make them up."""
-        if not self._places:
+        if not len(self.positions):
             return Rows(self.buffer, np.zeros(0, SEGMENT))
         padding = np.zeros(1, SEGMENT)
         padding["document"], padding["length"] = NO_DOCUMENT, self._length
-        plain = padding.view(np.dtype((np.void, SEGMENT.itemsize)))
-        parts = [place[0].segments(place[1]) if place else plain for place in self._places]
-        return Rows(self.buffer, np.concatenate(parts).view(SEGMENT), self._muted())
+        spare = padding.tobytes()
+        parts = [block.segments(row) if block else spare for block, row in self._places]
+        records = b"".join(parts) + spare * (len(self) - len(parts))
+        return Rows(self.buffer, np.frombuffer(records, SEGMENT), self._muted())
+
+    @property
+    def _places(self) -> Iterator[tuple[Block | None, int]]:
+        return zip(self._blocks, self._numbers.tolist(), strict=True)
 
     def _muted(self) -> Ints:
         """(n, 2) ranges of the b·L tokens whose labels are not to be learned."""
-        muting = [(row, *place) for row, place in enumerate(self._places) if place and place[0].mutes]
+        muting = [(row, block, at) for row, (block, at) in enumerate(self._places) if block and block.mutes]
         return np.concatenate([NO_SPANS, *(block.muted(at) + row * self._length for row, block, at in muting)])

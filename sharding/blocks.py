@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -59,9 +59,11 @@ class Recent(Generic[T]):
         with self._lock:
             self._held.pop(key, None)
 
-    def peek(self, key: Any) -> T | None:
-        """Give a value that is held, without counting that as a use."""
-        return self._held.get(key)
+    def peek(self, keys: Iterable[Any]) -> dict[Any, T | None]:
+        """Give the values of these keys, None where it is not held, without counting that as a use."""
+        # For every row of every batch: no Python is run for a key.
+        once = dict.fromkeys(keys)
+        return dict(zip(once, map(self._held.get, once), strict=True))
 
 
 class Blocks:
@@ -97,9 +99,12 @@ class Blocks:
         kind = np.int32 if generation.vocabulary.itemsize == 4 else np.uint16
         self.padding: NDArray[Any] = np.full(pack.pack.length + 1, generation.vocabulary.eos_id, kind)
 
-    def held(self, shard: int, group: int) -> Block | Quarantined | None:
-        """Give a block if it is at hand."""
-        return self._blocks.peek((shard, group)) or self.quarantine.find(shard, group)
+    def at_hand(self, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Block | Quarantined | None]:
+        """Give the blocks of these shards and groups, None for one that is not at hand."""
+        found: dict[tuple[int, int], Block | Quarantined | None] = {**self._blocks.peek(keys)}
+        for key in [key for key, block in found.items() if block is None]:
+            found[key] = self.quarantine.find(*key)
+        return found
 
     def get(self, shard: int, group: int) -> Block | Quarantined:
         """Give a block, verified. What is wrong in the cache is read once more from the store."""
@@ -122,6 +127,11 @@ class Blocks:
             return 0
         allowed = min(_AHEAD_BYTES, self._fetch.cache.held_bytes // 2)
         return allowed if allowed >= _FEW_BLOCKS * self.group_bytes else 0
+
+    def start_over(self) -> None:
+        """Let nobody who asks from now on wait for a read that is under way."""
+        if self._fetch is not None:
+            self._fetch.cache.start_over()
 
     def reading(self) -> list[str]:
         """Say which requests to the store have no answer yet, the oldest first."""

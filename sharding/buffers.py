@@ -5,24 +5,28 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 
 class Buffers:
-    """Arrays of int32 whose memory comes back when the last view of it has gone. Shared by threads.
+    """Arrays of int32, or of another `kind`, whose memory comes back when the last view of it has gone.
 
-    keep: arrays kept for the next batches. allocate: makes one of so many numbers, e.g. in pinned memory.
+    keep: arrays kept for the next batches. allocate: makes one of so many numbers, e.g. in pinned memory. Shared by
+    threads.
     """
 
-    def __init__(self, keep: int, allocate: Callable[[int], NDArray[np.int32]] | None = None) -> None:
-        self._free: deque[NDArray[np.int32]] = deque(maxlen=keep)
-        self._allocate = allocate or (lambda size: np.empty(size, np.int32))
+    def __init__(
+        self, keep: int, allocate: Callable[[int], NDArray[Any]] | None = None, kind: DTypeLike = np.int32
+    ) -> None:
+        self._free: deque[NDArray[Any]] = deque(maxlen=keep)
+        self._kind, self._allocate = np.dtype(kind), allocate or (lambda size: np.empty(size, kind))
 
-    def take(self, rows: int, columns: int) -> NDArray[np.int32]:
+    def take(self, rows: int, columns: int) -> NDArray[Any]:
         """Give a C-contiguous array (rows, columns) of unset values."""
-        memory: NDArray[np.int32] | None
+        memory: NDArray[Any] | None
         try:
             memory = self._free.pop()
         except IndexError:
@@ -30,6 +34,6 @@ class Buffers:
         if memory is None or memory.size != rows * columns:
             memory = self._allocate(rows * columns)
         # Every view of `owner` keeps it as its base; the memory below it is ours.
-        owner = np.frombuffer(memory.data, np.int32)
+        owner = np.frombuffer(memory.data, self._kind)
         weakref.finalize(owner, self._free.append, memory).atexit = False
         return owner.reshape(rows, columns)

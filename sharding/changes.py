@@ -8,7 +8,6 @@ from dataclasses import replace
 from .. import RequestError
 from .arguments import Mixing, caps_asked, mixtures_asked, steps_asked, whole_numbers
 from .course import Course
-from .dataset import TokenData
 from .plan import State
 
 
@@ -44,7 +43,6 @@ def changed(
         generation=data.generation.number,
         pack=here.pack if pack is None else data.generation.pack(pack).pack.name,
         caps=here.caps if caps is None else caps_asked(caps),
-        without=renumbered(here.without, then, data),
         order="",
     )
     kept = weights is None and split is None
@@ -65,16 +63,3 @@ def without(state: State, step: int, steps: range | tuple[int, int] | None, docu
     if ids := {*whole_numbers(*documents)}:
         plan = plan.edited(state.position, lambda old: replace(old, without=tuple(sorted({*old.without, *ids}))))
     return replace(state, plan=plan)
-
-
-def renumbered(documents: Iterable[int], then: TokenData, now: TokenData) -> tuple[int, ...]:
-    """Give the ids that documents of one generation have in another: new streams change how shards are counted."""
-    documents = tuple(documents)
-    if not documents or then.generation.number == now.generation.number:
-        return documents
-    places = {(shard.stream, shard.number): number for number, shard in enumerate(now.generation.shards)}
-    found = []
-    for document in documents:
-        shard = then.generation.shards[document >> 32]
-        found.append(places[shard.stream, shard.number] << 32 | document & 0xFFFFFFFF)
-    return tuple(sorted(found))

@@ -12,20 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import CommitConflictError, CorruptDataError, InputError
-from .canonical import MAGIC, canonical, parse
+from .canonical import MAGIC, parse_sealed, sealed
 from .format import Generation
 from .npy import npy_records
 from .shard import ShardReader
 from .store import Store
+from .succession import prove_child
 
 MANIFEST = "manifest.json"
 
 
 def write_generation(store: Store, generation: Generation) -> None:
-    """Commit a generation, its table first; one that stands must be equal, or CommitConflictError."""
+    """Commit a generation, its table first; one that stands must be equal, or CommitConflictError.
+
+    One that is made from another must leave every row of it where it was (`succession`), or RequestError.
+    """
+    if generation.parent is not None:
+        prove_child(read_generation(store, generation.parent), generation)
     store.put_named(generation.shards.body, generation.table)
     name = f"generations/{generation.number}.json"
-    body = canonical(generation.to_json())
+    body = sealed(generation.to_json())
     if store.commit_once(name, body) != body:
         raise CommitConflictError(
             f"{store.url}/{name} stands with other content: another writer made generation "
@@ -41,36 +47,16 @@ def generation_numbers(store: Store) -> list[int]:
 
 
 def read_generation(store: Store, number: int | None = None) -> Generation:
-    """Read one generation, or the current one: that of the highest number. InputError where its tokens were purged."""
+    """Read one generation, or the current one: that of the highest number."""
     known = generation_numbers(store)
     if not known or (number is not None and number not in known):
         which = "no generation" if number is None else f"no generation {number}"
         raise InputError(
             f"{store.url} has {which}: it is not a finished data set of tokens" + (f"; it has {known}" if known else "")
         )
-    if number is not None and number < known[-1] and is_purged(store, number):
-        raise InputError(
-            f"generation {number} of {store.url} was purged: documents that were taken down since then are in no file "
-            f"any more; read generation {known[-1]}, in which every other row keeps its place"
-        )
-    return stored_generation(store, known[-1] if number is None else number)
-
-
-def purged_name(number: int) -> str:
-    """Name the object that says that a generation's tokens were purged."""
-    return f"generations/{number}.purged.json"
-
-
-def is_purged(store: Store, number: int) -> bool:
-    """Say whether objects of a generation were removed because a later one took documents down."""
-    return store.exists(purged_name(number))
-
-
-def stored_generation(store: Store, number: int) -> Generation:
-    """Read what stands of a generation, even where its tokens were purged."""
-    name = f"generations/{number}.json"
+    name = f"generations/{known[-1] if number is None else number}.json"
     place = f"{store.url}/{name}"
-    values = parse(store.read(name), MAGIC, place)
+    values = parse_sealed(store.read(name), MAGIC, place)
     try:
         return Generation.from_json(values, _records(store, str(values["shards"]["table"]), values["shards"]["sha256"]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -54,12 +54,9 @@ class Fetching:
 
     def find(self, job: Job, lacking: Promised, promised: Promised | None = None) -> Asked:
         """Find a job's blocks; those not at hand and not on their way are put into `lacking`, for `read`."""
-        asked: Asked = {}
-        for key in zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True):
-            if key not in asked:
-                before = promised.get(key) if promised else None
-                asked[key] = self.blocks.held(*key) or before or self._promise(key, lacking)
-        return asked
+        known = promised or {}
+        found = self.blocks.at_hand(job.places.keys)
+        return {key: block or known.get(key) or self._promise(key, lacking) for key, block in found.items()}
 
     def read(self, lacking: Promised) -> None:
         """Have blocks read in their order, neighbours together."""
@@ -72,19 +69,14 @@ class Fetching:
     def made(self, job: Job, asked: Asked, buffers: Buffers) -> Batch:
         """Wait for what was asked for and put the batch together."""
         held = {key: self._wait(job, key, one) if isinstance(one, Future) else one for key, one in asked.items()}
-        keys = list(zip(job.places.shards.tolist(), job.places.groups.tolist(), strict=True))
-        places: list[tuple[Block, int] | None] = [
-            (block, row) if isinstance(block := held[key], Block) else None
-            for key, row in zip(keys, job.places.rows.tolist(), strict=True)
-        ]
-        if None in places:
-            positions = job.positions.tolist()
-            for key, record in held.items():
-                if isinstance(record, Quarantined):
-                    lost = [position for position, one in zip(positions, keys, strict=False) if one == key]
-                    self.blocks.quarantine.note(record, lost)
-        places += [None] * (len(job.positions) - len(places))
-        return Batch(job.step, job.start, job.end, job.positions, places, self.blocks.padding, buffers)
+        keys = job.places.keys
+        set_aside = {key: one for key, one in held.items() if isinstance(one, Quarantined)}
+        for key, record in set_aside.items():
+            positions = zip(job.positions.tolist(), keys, strict=False)
+            self.blocks.quarantine.note(record, [position for position, one in positions if one == key])
+        blocks = list(map((held | dict.fromkeys(set_aside)).__getitem__, keys))
+        padding = self.blocks.padding
+        return Batch(job.step, job.start, job.end, job.positions, blocks, job.places.rows, padding, buffers)
 
     def _promise(self, key: Key, lacking: Promised) -> Future[Found]:
         with self._lock:
@@ -129,18 +121,26 @@ class Fetching:
             self.read(lacking)
             return self._wait(job, key, again)
         except FutureTimeoutError:
-            raise self._stalled(place) from None
-        except CorruptDataError as error:
-            raise CorruptDataError(f"{place}: {error}") from error
-        except (PenstockError, OSError) as error:
-            raise StoreError(f"{place}: {error}") from error
+            error: PenstockError = self._stalled(place)
+        except CorruptDataError as damage:
+            error = CorruptDataError(f"{place}: {damage}")
+            error.__cause__ = damage
+        except (PenstockError, OSError) as failure:
+            error = StoreError(f"{place}: {failure}")
+            error.__cause__ = failure
+        self._start_over()
+        raise error
 
-    def _stalled(self, place: str) -> StoreError:
-        """Tell what hangs, and leave it behind: another try begins with threads of its own."""
-        requests, threads = self.blocks.reading(), stacks()
+    def _start_over(self) -> None:
+        """Leave behind what is being read: another try is not told of failures that began before it."""
         with self._lock:
             self._pending.clear()
+        self.blocks.start_over()
         self._pool.renew()
+
+    def _stalled(self, place: str) -> StoreError:
+        """Tell what hangs."""
+        requests, threads = self.blocks.reading(), stacks()
         told = "".join(f"; without an answer: {request}" for request in requests[:3])
         more = f", and {len(requests) - 3} more" if len(requests) > 3 else ""
         error = StoreError(

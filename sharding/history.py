@@ -12,13 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 from .. import PenstockError
-from .dataset import TokenData, is_purged, stored_generation
+from .dataset import TokenData, read_generation
 from .format import Generation
+from .purge import is_purged
 from .shard import ShardReader
 from .store import Store
+from .succession import TAKEDOWN
 from .takedown_list import read_list
-
-TAKEDOWN = "takedown"
 
 
 def lineage(store: Store, generation: Generation) -> Iterator[Generation]:
@@ -27,7 +27,7 @@ def lineage(store: Store, generation: Generation) -> Iterator[Generation]:
         yield generation
         if generation.parent is None:
             return
-        generation = stored_generation(store, generation.parent)
+        generation = read_generation(store, generation.parent)
 
 
 def history_problems(data: TokenData, found: tuple[Store, dict[str, Any]] | None) -> Iterator[str]:

@@ -99,6 +99,10 @@ def import_tokens(
     """
     if kind not in SOURCES:
         raise RequestError(f"there is no format {kind!r} to import from: {', '.join(SOURCES)}")
+    if dtype is not None and kind in ("megatron", "parquet"):
+        raise RequestError(f"files of {kind} say themselves of what type their tokens are: leave out the dtype")
+    if pad_id is not None and kind in ("megatron", "datatrove"):
+        raise RequestError(f"files of {kind} have no rows, and so no padding at their ends: leave out the padding's id")
     store = output if isinstance(output, Store) else Store(output)
     store.require_exclusive()
     if store.list("generations/"):
@@ -126,7 +130,7 @@ class _Exports:
             if store.exists(name):
                 told = parse(store.read(name), EXPORT_MAGIC, f"{store.url}/{name}")
                 vocabularies.append(Vocabulary.from_json(told["vocabulary"]))
-                merged |= told["merged"]
+                merged |= told["merged"] or told["pack"] is not None
                 for file in told["files"]:
                     self._streams[store, f"{folder}/{file['path']}".lstrip("/")] = file["stream"]
         if len(set(vocabularies)) > 1:

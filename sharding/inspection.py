@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .canonical import VERSION
-from .dataset import TokenData, generation_numbers, is_purged, open_tokens, stored_generation
+from .dataset import TokenData, generation_numbers, open_tokens, read_generation
 from .format import Generation, Pack, PackOrder
 from .marks import GONE, LOSS
+from .purge import is_purged
 from .store import Store
 
 Ints = NDArray[np.int64]
@@ -54,7 +55,7 @@ def inspect(path: str | Path, generation: int | None = None, *, tables: bool = F
 def _history(store: Store) -> Iterator[dict[str, Any]]:
     """What made each generation, and what it holds."""
     for number in generation_numbers(store):
-        held = stored_generation(store, number)
+        held = read_generation(store, number)
         counts = {"documents": held.shards.total("documents"), "tokens": held.shards.total("tokens")}
         told = {"number": number, "parent": held.parent, "made": held.made, **counts}
         yield {**told, "list": held.record, "purged": is_purged(store, number)}
@@ -102,4 +103,5 @@ def split_documents(ends: Ints, lengths: Ints, pack: Pack) -> NDArray[np.bool_]:
     """Say which documents of a shard lie in more than one row of a pack."""
     if pack.policy == "best_fit":
         return lengths > pack.length
-    return (ends - lengths) // pack.length != (ends - 1) // pack.length
+    split: NDArray[np.bool_] = (ends - lengths) // pack.length != (ends - 1) // pack.length
+    return split

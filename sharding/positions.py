@@ -34,6 +34,11 @@ class Places:
     rows: Ints
     epochs: Ints
 
+    @cached_property
+    def keys(self) -> list[tuple[int, int]]:
+        """Shard and group of each row, as plain numbers."""
+        return list(zip(self.shards.tolist(), self.groups.tolist(), strict=True))
+
     def __getitem__(self, which: slice) -> Places:
         return Places(self.shards[which], self.groups[which], self.rows[which], self.epochs[which])
 

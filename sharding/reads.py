@@ -99,13 +99,14 @@ class RemoteReads:
     def together(self, name: str, digest: str, ranges: Sequence[tuple[int, int]]) -> None:
         """Put neighbouring ranges of an object into the cache by one request; those it holds cost nothing."""
         lacking = [(start, end) for start, end in ranges if not self.cache.holds(_place(digest, start, end))]
-        if len(lacking) < 2:
-            return
-        low, high = lacking[0][0], lacking[-1][1]
-        body = memoryview(self._read(name, low, high))
-        for start, end in lacking:
-            part = body[start - low : end - low]
-            self.cache.get(_place(digest, start, end), lambda part=part: part)  # type: ignore[misc]
+        while lacking:
+            many = next((at for at in range(1, len(lacking)) if lacking[at][0] > lacking[at - 1][1]), len(lacking))
+            run, lacking = lacking[:many], lacking[many:]
+            low = run[0][0]
+            body = memoryview(self._read(name, low, run[-1][1]))
+            for start, end in run:
+                part = body[start - low : end - low]
+                self.cache.get(_place(digest, start, end), lambda part=part: part)  # type: ignore[misc]
 
     def _read(self, name: str, start: int, end: int | None) -> bytes:
         began = time.monotonic()

@@ -7,6 +7,7 @@ SHA-256 when they are opened. A local payload is mapped, a remote one read by ra
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from .store import MissingObjectError, Store, sha256
 #: Bytes of payload under one checksum.
 BLOCK_BYTES = 1 << 16
 _CHUNK = 128 * BLOCK_BYTES
+#: How the names of objects end that say which shards of a generation were purged: see `purge`.
+PURGED = ".purged.json"
 #: Gives the bytes [start, end) of an object, told its name and the SHA-256 of its whole content; None is its end.
 Fetch = Callable[[str, str, int, "int | None"], "bytes | memoryview"]
 
@@ -73,7 +76,7 @@ def write_shard(
     name = shard_name(stream, number, members)
     counts = {}
     for pack in packs:
-        counts[pack.name], table = pack_shard(ends, pack, vocabulary)
+        counts[pack.name], table = pack_shard(ends, pack, pack.group_rows(vocabulary.itemsize))
         bodies |= table
         members |= {suffix: sha256(body) for suffix, body in table.items()}
     entry = ShardEntry(name, stream, number, tokens, len(ends), digest, members, counts)
@@ -83,12 +86,11 @@ def write_shard(
     return entry
 
 
-def pack_shard(ends: NDArray[np.uint64], pack: Pack, vocabulary: Vocabulary) -> tuple[PackCount, dict[str, bytes]]:
+def pack_shard(ends: NDArray[np.uint64], pack: Pack, group_rows: int) -> tuple[PackCount, dict[str, bytes]]:
     """Lay out a shard's rows in one pack, from its document ends alone: counts, and the table by suffix, if any."""
-    rows = pack.group_rows(vocabulary.itemsize)
-    pieces = best_fit(ends, pack.length, rows) if pack.policy == "best_fit" else None
+    pieces = best_fit(ends, pack.length, group_rows) if pack.policy == "best_fit" else None
     tables = {} if pieces is None else {pack.suffix: npy_bytes(pieces)}
-    return PackTable(pack, rows, ends, pieces).count, tables
+    return PackTable(pack, group_rows, ends, pieces).count, tables
 
 
 def shard_header(stream: str, number: int, members: Mapping[str, str], values: Mapping[str, Any]) -> bytes:
@@ -185,7 +187,7 @@ class ShardReader:
             else:
                 body = self.fetch(name, digest, 0, None)
         except MissingObjectError as error:
-            raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
+            raise self._lost(name) from error
         if hashlib.sha256(body).hexdigest() != digest:
             raise CorruptDataError(
                 f"shard {self.entry.name}: {name} does not match its SHA-256; restore it from a copy"
@@ -250,6 +252,16 @@ class ShardReader:
         size, stop = self.vocabulary.itemsize, min(stop, self.entry.tokens)
         return start * size // BLOCK_BYTES * BLOCK_BYTES, min(-(-stop * size // BLOCK_BYTES) * BLOCK_BYTES, self.size)
 
+    def _lost(self, name: str) -> CorruptDataError:
+        """Say why a member is not there: it was purged, or it is lost."""
+        for marker in self.store.list("generations/"):
+            if marker.endswith(PURGED) and self.entry.name in json.loads(self.store.read(marker))["shards"]:
+                return CorruptDataError(
+                    f"{self.store.url}/{name} was purged: documents in it were taken down, and it was removed. Read "
+                    "the current generation, in which every other row keeps its place"
+                )
+        return CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy")
+
     def _array(self, suffix: str, kind: np.dtype[Any], length: int) -> NDArray[Any]:
         return self._shaped(suffix, self._any_array(suffix, kind), (length,))
 
@@ -280,7 +292,7 @@ class ShardReader:
         try:
             body = self.store.read(name, start, end) if fetch is None else fetch(name, self.entry.sha256, start, end)
         except MissingObjectError as error:
-            raise CorruptDataError(f"shard {self.entry.name} has lost {name}: restore it from a copy") from error
+            raise self._lost(name) from error
         if len(body) != end - start:
             raise CorruptDataError(
                 f"shard {self.entry.name}: {name} ends before byte {end}, it was cut short; restore it from a copy"
@@ -293,7 +305,9 @@ class ShardReader:
         path = self.store.local(self.entry.path(".bin"))
         if path is None:
             return None
-        size = path.stat().st_size if path.is_file() else 0
+        if not path.is_file():
+            raise self._lost(self.entry.path(".bin"))
+        size = path.stat().st_size
         if size != self.size:
             raise CorruptDataError(
                 f"shard {self.entry.name}: {path} has {size} bytes, it was written with "

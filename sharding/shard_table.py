@@ -14,6 +14,7 @@ packs has about 300 bytes: 100,000 shards are 30 MB, which every process of a ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from operator import index
 from struct import Struct
 from typing import Any, overload
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from .cached import cached_property
 from .entry import MEMBERS, ShardEntry
 from .npy import npy_bytes
-from .pack import PackCount
+from .pack import Pack, PackCount
 
 Ints = NDArray[np.int64]
 _COUNT, _STREAM, _SHA256 = np.dtype("<u8"), np.dtype("<u4"), np.dtype(("u1", (32,)))
@@ -123,6 +124,27 @@ class ShardTable(Sequence[ShardEntry]):
             return np.zeros(len(self), np.bool_)
         return np.asarray(self.records[suffix].any(axis=1))
 
+    def with_pack(self, pack: Pack, group_rows: int, rows: Ints, pieces: Ints, digests: NDArray[Any]) -> ShardTable:
+        """Add a pack: rows and pieces of each shard, (shards,), and the SHA-256 of each table where it needs one."""
+        packs = {**self.packs, pack.name: group_rows}
+        suffixes = {*self._members, *([pack.suffix] if digests.size else [])}
+        records = _copied(self.records, _record_type(self.records.dtype["name"].itemsize, tuple(packs), suffixes))
+        records[f"rows.{pack.name}"], records[f"pieces.{pack.name}"] = rows, pieces
+        if digests.size:
+            records[pack.suffix] = digests.reshape(-1, len(_NONE))
+        return ShardTable(self.streams, packs, records)
+
+    def with_shards(self, entries: Sequence[ShardEntry]) -> ShardTable:
+        """Add shards of streams that are not there yet, behind those that are; ValueError where one lacks a pack."""
+        streams = sorted({entry.stream for entry in entries})
+        ordered = sorted(entries, key=lambda entry: (entry.stream, entry.number))
+        more = ShardTable.of(ordered, streams, self.packs)
+        width = max(self.records.dtype["name"].itemsize, more.records.dtype["name"].itemsize)
+        kind = _record_type(width, tuple(self.packs), {*self._members, *more._members})
+        added = _copied(more.records, kind)
+        added["stream"] += len(self.streams)
+        return ShardTable((*self.streams, *streams), self.packs, np.concatenate([_copied(self.records, kind), added]))
+
     def contradictions(self, members: Sequence[str]) -> Iterator[str]:
         """Say where the table is none, or lacks one of the members that every shard must have."""
         kinds = {name: self.records.dtype[name] for name in self.records.dtype.names or ()}
@@ -169,13 +191,23 @@ def record_type(entries: Sequence[ShardEntry], packs: Sequence[str]) -> np.dtype
     """Give the type of a record for these shards: members that any of them has, tables of other packs left out."""
     left_out = {f".{name}.npy" for entry in entries for name in entry.packs if name not in packs}
     suffixes = {suffix for entry in entries for suffix in entry.members} - left_out
-    others = sorted(suffixes - set(MEMBERS))
-    width = max((len(entry.name) for entry in entries), default=1)
+    return _record_type(max((len(entry.name) for entry in entries), default=1), packs, suffixes)
+
+
+def _record_type(width: int, packs: Sequence[str], members: AbstractSet[str]) -> np.dtype[Any]:
     return np.dtype([
         ("name", f"S{width}"), ("stream", _STREAM), *((name, _COUNT) for name in ("number", "tokens", "documents")),
         *((f"{kind}.{name}", _COUNT) for name in packs for kind in ("rows", "pieces")),
-        *((suffix, _SHA256) for suffix in (*MEMBERS, *others)),
+        *((suffix, _SHA256) for suffix in (*MEMBERS, *sorted(members - set(MEMBERS)))),
     ])  # fmt: skip
+
+
+def _copied(records: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Copy records into ones of more fields; what they did not say is zeros."""
+    copied = np.zeros(len(records), kind)
+    for name in (name for name in records.dtype.names or () if name in (kind.names or ())):
+        copied[name] = records[name]
+    return copied
 
 
 def _count(entry: ShardEntry, pack: str, rows: int) -> PackCount:

@@ -34,10 +34,9 @@ class Stored:
     @classmethod
     def of(cls, generation: Generation, pack: PackOrder) -> Stored:
         """Count the rows of a generation's shards."""
-        names = {name: number for number, name in enumerate(generation.streams)}
-        stream = np.array([names[shard.stream] for shard in generation.shards], np.int64)
-        counts = np.array([shard.packs[pack.pack.name].rows for shard in generation.shards], np.int64)
-        rows = np.bincount(stream, counts, len(names)).astype(np.int64)
+        table = generation.shards
+        stream, counts = (table.records[name].astype(np.int64) for name in ("stream", f"rows.{pack.pack.name}"))
+        rows = np.array(list(table.by_stream(f"rows.{pack.pack.name}").values()), np.int64)
         before = np.cumsum(counts) - counts
         return cls(stream, before - (np.cumsum(rows) - rows)[stream], rows, pack.group_rows)
 

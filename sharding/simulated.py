@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from .cached import cached_property
 from .format import Generation, PackOrder
 from .mixture import Mixture
 from .order import Order, stream_key
@@ -82,12 +82,12 @@ class Setting:
     @cached_property
     def stored(self) -> dict[str, tuple[int, int]]:
         """Blocks and tokens of each stream."""
-        found: dict[str, list[int]] = {name: [0, 0] for name in self.mixed.names}
-        for shard in self.generation.shards:
-            if (counts := found.get(shard.stream)) is not None:
-                counts[0] += shard.packs[self.pack.pack.name].groups
-                counts[1] += shard.tokens
-        return {name: (blocks, tokens) for name, (blocks, tokens) in found.items()}
+        shards, found = self.generation.shards, {}
+        tokens = shards.by_stream("tokens")
+        for name in self.mixed.names:
+            full, short = shards.groups(self.pack.pack.name, name)
+            found[name] = int(full.sum()) + int(np.count_nonzero(short)), tokens[name]
+        return found
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def _drawn_blocks(setting: Setting) -> Iterator[Sample]:
     for name, order in zip(setting.mixed.names, setting.orders, strict=True):
         shape = order.geometry
         size, share = shape.rows_per_group, budget / total
-        counts = [shard.packs[setting.pack.pack.name] for shard in setting.generation.shards if shard.stream == name]
-        short = np.array([count.short_rows for count in counts if count.short_rows], np.int64)
+        _, short = setting.generation.shards.groups(setting.pack.pack.name, name)
+        short = short[short > 0]
         key = derive(order.key, 0x5A3D1E)
         groups = _drawn(shape.groups, share, key)
         ends = _drawn(len(short), share, key)

@@ -22,8 +22,9 @@ from .dataset import TokenData, open_tokens, write_generation
 from .documents import Documents
 from .emptied import write_without
 from .format import Generation
-from .history import TAKEDOWN, lineage
+from .history import lineage
 from .purge import purge_older
+from .succession import TAKEDOWN
 from .takedown_list import TakedownList, read_head
 from .wanted import Found, Wanted, search
 

@@ -20,6 +20,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import require
 from .adapter import Adapter
 from .buffers import Buffers
@@ -92,6 +94,8 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         self._follow(loader)
         self._check()
         self._lay_out(Buffers(_KEPT))
+        if self.device.type == "cpu":  # copied once, as wide as torch takes them
+            self.loader.buffers = Buffers(_KEPT, kind=np.int64)
 
     def _check(self, batch_size: int | None = None, pack: PackOrder | None = None) -> None:
         """Refuse batches, here or to come, that ranks that wait for each other do not share equally."""
@@ -164,7 +168,7 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         if self._worker is None:
             self._worker = Worker(info.id, info.num_workers, self.loader)
             # What was pinned is another process's; these go through the DataLoader, which pins.
-            self.device, self.loader.buffers = torch.device("cpu"), Buffers(_KEPT)
+            self.device, self.loader.buffers = torch.device("cpu"), Buffers(_KEPT, kind=np.int64)
             self._lay_out(Buffers(_KEPT))
         return self._worker
 

@@ -10,11 +10,11 @@ gaps gives the reads of every cache size, where a simulated cache would take a p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cached import cached_property
 from .permutation import Ints
 
 Floats = NDArray[np.float64]

@@ -10,14 +10,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from loader_files import PACKS, VOCABULARY, put_data
 from packed_rows import EOS, OUTPUTS, check_rows, naive, naive_rows, padding, payload, table_of
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
-from penstock.sharding import format as token_format
+from penstock.sharding import pack as token_pack
 from penstock.sharding.batch import Batch
 from penstock.sharding.block import Block
 from penstock.sharding.buffers import Buffers
@@ -58,43 +56,43 @@ class Shards:
     def batch(self, places: list[tuple[int, int] | None]) -> Batch:
         """Rows by (shard, row of the shard), None for one of padding; a block that comes again is the same."""
         blocks: dict[tuple[int, int], Block] = {}
-        held: list[tuple[Block, int] | None] = []
-        for place in places:
+        held: list[Block | None] = []
+        rows = np.zeros(len(places), np.int64)
+        for at, place in enumerate(places):
             if place is None:
                 held.append(None)
                 continue
             group, row = divmod(place[1], self.table(place[0]).group_rows)
             key = place[0], group
-            held.append((blocks.setdefault(key, self.block(*key)), row))
+            held.append(blocks.setdefault(key, self.block(*key)))
+            rows[at] = row
         positions = np.array([-1 if place is None else 0 for place in places], np.int64)
-        return Batch(0, 0, len(places), positions, held, self.padding, Buffers(1))
+        return Batch(0, 0, len(places), positions, held, rows, self.padding, Buffers(1))
 
 
-def spans_of(marks: list[int]) -> list[tuple[int, int]]:
+def some(chance: np.random.Generator, count: int) -> set[int]:
+    """None, some or nearly all of `count` things."""
+    return set(np.flatnonzero(chance.random(count) < chance.choice([0, 0, 0.1, 0.4, 0.95])).tolist())
+
+
+def spans_of(chance: np.random.Generator, tokens: int) -> list[tuple[int, int]]:
     """Disjoint rising ranges, some of which touch."""
-    edges = sorted(set(marks))
-    return list(zip(edges[::2], edges[1::2], strict=False))
+    edges = sorted(set(chance.integers(0, tokens + 1, chance.integers(0, 21)).tolist()))
+    spans = list(zip(edges[::2], edges[1::2], strict=False))
+    return [
+        half for low, high in spans for half in ([(low, low + 1), (low + 1, high)] if high - low > 5 else [(low, high)])
+    ]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=35, deadline=None)
-@given(st.data())
-def test_a_batch_is_what_a_reader_token_by_token_gives(policy: str, data: Any) -> None:
-    """Two shards, any lengths, marks of all kinds, rows in any order and rows of padding."""
-    draw = data.draw
-    length, rows, kind = (
-        draw(st.integers(1, 24)),
-        draw(st.integers(1, 6)),
-        draw(st.sampled_from([np.uint16, np.uint32])),
-    )
-    shards: Any = None
-    expected: dict[tuple[int, int] | None, Any] = {None: padding(length)}
+def row_oracle(chance: np.random.Generator, policy: str) -> tuple[Shards, dict[Any, Any], set[int]]:
+    """Two shards of any lengths with marks of all kinds: how to read them, their rows, tokens that must not be seen."""
+    length, rows, kind = int(chance.integers(1, 25)), int(chance.integers(1, 7)), chance.choice([np.uint16, np.uint32])
+    expected: dict[Any, Any] = {None: padding(length)}
     hidden: set[int] = set()
+    shards: Any = None
     for shard in range(2):
-        lengths = draw(st.lists(st.integers(1, 40), min_size=1, max_size=30))
-        ordinals = st.sets(st.integers(0, len(lengths) - 1))
-        gone, asked = draw(st.one_of(st.just(set()), ordinals)), draw(st.one_of(st.just(set()), ordinals))
-        spans = spans_of(draw(st.lists(st.integers(0, sum(lengths)), max_size=20)))
+        lengths = chance.integers(1, 41, chance.integers(1, 31)).tolist()
+        gone, asked, spans = some(chance, len(lengths)), some(chance, len(lengths)), spans_of(chance, sum(lengths))
         table = table_of(lengths, length, rows, policy)
         shards = shards or Shards(table, kind)
         if asked:
@@ -111,7 +109,17 @@ def test_a_batch_is_what_a_reader_token_by_token_gives(policy: str, data: Any) -
                 for name in ("tokens", "labels"):
                     token[name] = token[name] + (shard << 12) if token[name] else token[name]
             expected[shard, row] = told
-    wanted = draw(st.lists(st.sampled_from(list(expected)), max_size=12)) + list(expected)
+    return shards, expected, hidden
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", range(40))
+def test_a_batch_is_what_a_reader_token_by_token_gives(policy: str, seed: int) -> None:
+    """Rows in any order, again and again, and rows of padding."""
+    chance = np.random.default_rng(seed)
+    shards, expected, hidden = row_oracle(chance, policy)
+    known = list(expected)
+    wanted = [known[at] for at in chance.integers(0, len(known), chance.integers(0, 13)).tolist()] + known
     batch = shards.batch(wanted)
     check_rows(batch, [expected[place] for place in wanted])
     assert not hidden & set(batch.buffer.ravel().tolist()), "tokens of documents left out are seen nowhere"
@@ -224,7 +232,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     """A data set with marks of both kinds."""
     folder = tmp_path_factory.mktemp("marked")
     entries = []
-    with mock.patch.multiple(token_format, GROUP_BYTES=128, FITTING_ROWS=4):
+    with mock.patch.multiple(token_pack, GROUP_BYTES=128, FITTING_ROWS=4):
         for shard, lengths in enumerate(LENGTHS):
             tokens = payload(lengths)
             for ordinal in GONE[shard]:

@@ -72,7 +72,7 @@ def test_a_fetch_that_fails_fails_for_all_and_leaves_nothing(tmp_path: Path) -> 
 
 
 def test_eviction_takes_the_oldest_and_never_what_is_in_use(tmp_path: Path) -> None:
-    cache = BlockCache(tmp_path, limit=10 * len(body("00-block")))
+    cache = BlockCache(tmp_path, limit=20 * len(body("00-block")))
     held = cache.get("00-block", lambda: body("00-block"))
     for name in names(9)[1:]:
         cache.get(name, partial(body, name))

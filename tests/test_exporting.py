@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,7 +20,7 @@ from foreign_files import cut, read_datatrove, read_llmc, read_megatron, read_ol
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from token_files import LARGE, PACKS, SMALL, documents_of, tokens_of
+from token_files import LARGE, PACKS, SMALL, documents_of, put_tokens, tokens_of
 
 from penstock import InputError, ReconciliationError, RequestError
 from penstock.pipelines.cli import main
@@ -52,8 +54,8 @@ FORMATS = {"megatron": "megatron", "parquet": "parquet", "npy": "npy", "datatrov
 def put(
     folder: Path,
     vocabulary: Vocabulary = SMALL,
-    loss: dict[tuple[str, int], list[list[int]]] | None = None,
-    gone: dict[tuple[str, int], list[int]] | None = None,
+    loss: Mapping[tuple[str, int], Any] | None = None,
+    gone: Mapping[tuple[str, int], Any] | None = None,
 ) -> TokenData:
     """Write SHARDS, with marks."""
     entries = []
@@ -145,6 +147,16 @@ def test_streams_are_chosen_and_merged_in_the_payloads_order(data: TokenData, tm
     assert read_megatron(tmp_path / "out" / "train-en-000") == of(data, 0) + of(data, 1)
     done = import_tokens(tmp_path / "out", tmp_path / "back", "megatron")
     assert (done["shards"], done["streams"]) == (1, {"train/en": 196 + 590})
+
+
+def test_a_stream_means_what_was_appended_to_it_too(tmp_path: Path) -> None:
+    shards = {("train", 0): [4, 5], ("train+1", 0): [6], ("train-b", 0): [7], ("validation", 0): [8]}
+    held = put_tokens(tmp_path / "set", tmp_path / "spool", shards)
+    told = [
+        [file["stream"] for file in export_tokens(held, tmp_path / name, "npy", streams=[name])["files"]]
+        for name in ("train", "train+1")
+    ]
+    assert told == [["train", "train+1"], ["train+1"]]
 
 
 @pytest.mark.parametrize("to", ["datatrove", "parquet", "npy"])
@@ -385,16 +397,17 @@ def test_numpys_own_arrays(tmp_path: Path, kind: str) -> None:
     import_tokens(tmp_path / "flat", tmp_path / "set", "npy", vocabulary=unnamed_vocabulary(10, 0))
     assert [record["tokens"] for record in cat(tmp_path / "set")] == [[5, 6], [7], [8]]
     np.save(tmp_path / "rows.npy", np.array([[5, 6, 0], [7, 0, 0], [0, 0, 0]], kind))
-    for boundaries, pad, found in [
+    cases: list[tuple[Any, int | None, list[list[int]]]] = [
         ("index", None, [[5, 6], [7, 0], [0, 0]]),
         ("rows", 0, [[5, 6], [7], []]),
         ("eos", None, [[5, 6], [7], [], [], [], []]),
         ("eos", 0, [[5, 6], [7]]),
-    ]:
+    ]
+    for boundaries, pad, found in cases:
         out = tmp_path / f"{boundaries}{pad}"
         import_tokens(
             tmp_path / "rows.npy", out, "npy", vocabulary=unnamed_vocabulary(10, 0), pad_id=pad, boundaries=boundaries
-        )  # type: ignore[arg-type]
+        )
         assert [record["tokens"] for record in cat(out)] == found
 
 
@@ -407,7 +420,7 @@ def test_raw_arrays_say_nothing_of_themselves(tmp_path: Path) -> None:
             tmp_path / "a.bin", tmp_path / "two", "raw", vocabulary=unnamed_vocabulary(10, 0), dtype="uint32",
             frame="keep",
         )  # fmt: skip
-    for given, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"pad_id": 0}, "has no rows, and so no padding"),
         ({"boundaries": "rows"}, "has no rows, it is one array of 8 tokens"),
         ({"dtype": "float32"}, "dtype is 'float32'"),
@@ -416,7 +429,8 @@ def test_raw_arrays_say_nothing_of_themselves(tmp_path: Path) -> None:
         ({"validation": 1.0}, "validation is 1.0"),
         ({"shard_bytes": 3}, "shard_bytes is 3"),
         ({"stream": ""}, "a stream has a name"),
-    ]:
+    ]
+    for given, words in cases:
         with pytest.raises(RequestError, match=words):
             import_tokens(tmp_path / "a.bin", tmp_path / "two", "raw", vocabulary=unnamed_vocabulary(10, 0), **given)
     (tmp_path / "odd.bin").write_bytes(b"odd")
@@ -569,6 +583,18 @@ def test_a_failed_export_leaves_nothing(data: TokenData, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_killed_export_leaves_nothing_to_clean_up(data: TokenData, tmp_path: Path) -> None:
+    (tmp_path / ".out.tmp").mkdir()
+    (tmp_path / ".out.tmp" / "half.npy").write_bytes(b"half")
+    with (tmp_path / ".out.tmp" / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RequestError, match=r"another export to .*out is under way"):
+            export_tokens(data, tmp_path / "out", "npy")
+    export_tokens(data, tmp_path / "out", "npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(list((tmp_path / "out").iterdir())) == 3 * 2 + 1
+
+
 def test_counts_that_do_not_add_up_are_refused(data: TokenData, tmp_path: Path) -> None:
     whole = exporting.kept_documents
 
@@ -595,7 +621,7 @@ def test_counts_that_do_not_add_up_are_refused(data: TokenData, tmp_path: Path) 
 def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    for given, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "tar"}, "there is no format 'tar' to export to: megatron, parquet"),
         ({"to": "npy", "streams": ["train"]}, "no stream 'train' here: this data set has train/en, validation"),
         ({"to": "npy", "output": tmp_path / "full"}, "stands and is not empty"),
@@ -603,18 +629,23 @@ def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
         ({"to": "parquet", "pack": "concat-33"}, "there is no pack 'concat-33'"),
         ({"to": "parquet", "link": True}, "parquet is not the payload as it lies"),
         ({"to": "npy", "link": True, "merge": True}, "npy merged is not the payload as it lies"),
-    ]:
+    ]
+    for given, words in cases:
         with pytest.raises(RequestError, match=words):
             export_tokens(data, **{"output": tmp_path / "out", **given})
     export_tokens(data, tmp_path / "out", "npy")
-    for inputs, output, kind, words in [
+    for how, words in [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]:
+        with pytest.raises(RequestError, match=words):
+            import_tokens(tmp_path / "out", tmp_path / "set", "megatron", **how)
+    inputs: list[tuple[Path, str | Path, str, str]] = [
         (tmp_path / "out", tmp_path / "set", "tar", "there is no format 'tar' to import from"),
         (tmp_path / "out", data.store.url, "npy", "holds a data set already"),
         (tmp_path / "out", tmp_path / "set", "megatron", r"has no \*\.idx files"),
         (tmp_path / "none", tmp_path / "set", "npy", r"has no \*\.npy files"),
-    ]:
+    ]
+    for given_input, output, kind, words in inputs:
         with pytest.raises(RequestError, match=words):
-            import_tokens(inputs, output, kind)
+            import_tokens(given_input, output, kind)
     (tmp_path / "out" / "export.json").unlink()
     with pytest.raises(RequestError, match="does not say what its tokens mean"):
         import_tokens(tmp_path / "out", tmp_path / "set", "npy")
@@ -658,6 +689,17 @@ def test_importing_the_module_does_not_load_pyarrow() -> None:
     code = "import sys, penstock.sharding.importing; print('pyarrow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.skipif("PENSTOCK_PEERS" not in os.environ, reason="PENSTOCK_PEERS names no Python with the peers")
+@pytest.mark.parametrize("to", ["megatron", "datatrove", "parquet", "npy"])
+def test_the_real_readers_read_and_their_files_are_read(to: str) -> None:
+    command = Path(__file__).parent / "benchmarks" / "token_readers.py"
+    words = ["--peers", os.environ["PENSTOCK_PEERS"], "--mtok", "1", "--rounds", "1", "--formats", to]
+    told = json.loads(subprocess.run([sys.executable, str(command), *words], capture_output=True, check=True).stdout)
+    for width in ("uint16", "uint32"):
+        assert "error" not in told[to][width]
+        assert all(value for value in told[to][width].values() if isinstance(value, bool))
 
 
 # Chunks, against plain Python

@@ -17,23 +17,39 @@ import numpy as np
 import pytest
 from numpy.lib.recfunctions import repack_fields
 from numpy.typing import NDArray
-from token_files import GOLDEN, GOLDEN_SHARDS, LARGE, PACKS, SMALL, put_shard, put_tokens, tokens_of
+from token_files import (
+    GOLDEN,
+    GOLDEN_MARKS,
+    GOLDEN_MORE,
+    GOLDEN_PACK,
+    GOLDEN_SHARDS,
+    LARGE,
+    PACKS,
+    SMALL,
+    document_of,
+    put_golden,
+    put_tokens,
+    tokens_of,
+)  # fmt: skip
 
 from penstock import CommitConflictError, CorruptDataError, InputError
 from penstock.sharding import format as token_format
-from penstock.sharding.canonical import canonical
+from penstock.sharding.canonical import canonical, sealed
 from penstock.sharding.dataset import open_tokens, read_generation, write_generation
 from penstock.sharding.format import Generation, Pack, Vocabulary
 from penstock.sharding.npy import npy_bytes
 from penstock.sharding.store import Store, sha256
+from penstock.sharding.tools import verify
 
 Records = NDArray[Any]
 #: Changes a generation's values, and gives other records where the table changes too.
 Change = Callable[[dict[str, Any], Records], Records | None]
 
+#: By dtype, and whether data were appended.
 GOLDEN_SUMS = {
-    "uint16": "8dfc16fb68849b5bd1f54fc3ee013b1013d97de83cbbf20cf24f913f48c4a29d",
-    "uint32": "4d4abadb40825e50702a14db586c142998f2accc6d7e077af30317890fd6b229",
+    ("uint16", False): "df7bc6ac016ef921d9129254d0b901f1f4d790720897cb51d06aba230bb4d3ab",
+    ("uint16", True): "714f9e7487c7111738a9022b9342b05fe0e540c2cd1c5a4f435ff3df7c1b9851",
+    ("uint32", False): "c66389fed84b551748b7c1859504eff13e6bdbc3cd383e0757d54cf33a453c49",
 }
 
 
@@ -46,30 +62,49 @@ def generation(tmp_path: Path, spool: Path) -> Generation:
     return put_tokens(tmp_path / "set", spool, {("b", 0): [5, 9], ("a", 1): [70], ("a", 0): [3, 3, 3]}).generation
 
 
-@pytest.mark.parametrize("vocabulary", [SMALL, LARGE], ids=["uint16", "uint32"])
-def test_golden_files_are_read(vocabulary: Vocabulary) -> None:
-    data = open_tokens(GOLDEN / vocabulary.dtype)
-    assert data.generation.vocabulary == vocabulary
-    assert data.generation.tokens_sha256 == GOLDEN_SUMS[vocabulary.dtype]
-    assert [order.pack for order in data.generation.packs] == list(PACKS)
-    for shard, (place, lengths) in enumerate(sorted(GOLDEN_SHARDS[vocabulary].items())):
-        reader = data.reader(shard)
-        assert (reader.entry.stream, reader.entry.number) == place
-        expected = [token for at, length in enumerate(lengths) for token in tokens_of(vocabulary, at, length)]
+GENERATIONS = [(SMALL, 0), (SMALL, 1), (SMALL, 2), (LARGE, 0), (LARGE, 1)]
+
+
+def golden_places(vocabulary: Vocabulary, number: int) -> list[tuple[str, int, list[int]]]:
+    """Streams, numbers and document lengths of a golden generation, in its order."""
+    places = [(*place, lengths) for place, lengths in GOLDEN_SHARDS[vocabulary].items()]
+    appended = [("new", 0, GOLDEN_MORE["new", 0]), ("train/en+1", 0, GOLDEN_MORE["train/en", 0])]
+    return places + appended * (number == 2)
+
+
+@pytest.mark.parametrize(("vocabulary", "number"), GENERATIONS)
+def test_golden_files_are_read(vocabulary: Vocabulary, number: int) -> None:
+    data = open_tokens(GOLDEN / vocabulary.dtype, number)
+    held = data.generation
+    assert (held.vocabulary, held.number, held.parent) == (vocabulary, number, [None, 0, 1][number])
+    assert held.made == ["run", "pack", "append"][number]
+    assert held.tokens_sha256 == GOLDEN_SUMS[vocabulary.dtype, number == 2]
+    assert [order.pack for order in held.packs] == [*PACKS, GOLDEN_PACK][: 2 + (number > 0)]
+    for shard, (stream, nth, lengths) in enumerate(golden_places(vocabulary, number)):
+        reader, marks = data.reader(shard), GOLDEN_MARKS[vocabulary].get((stream, nth), {})
+        assert (reader.entry.stream, reader.entry.number) == (stream, nth)
+        gone = marks.get("gone", [])
+        expected = [token for at, length in enumerate(lengths)
+                    for token in document_of(vocabulary, at, length, at in gone)]  # fmt: skip
         assert reader.tokens(0, reader.entry.tokens).tolist() == expected
+        assert (reader.gone.tolist(), reader.loss.tolist()) == (gone, marks.get("loss", []))
+        assert [reader.table(order.pack).count for order in held.packs] == list(reader.entry.packs.values())
+    assert verify(GOLDEN / vocabulary.dtype, number)["verified"]
 
 
 @pytest.mark.parametrize("vocabulary", [SMALL, LARGE], ids=["uint16", "uint32"])
 def test_golden_bytes_are_written_again(vocabulary: Vocabulary, tmp_path: Path, spool: Path) -> None:
-    golden = open_tokens(GOLDEN / vocabulary.dtype).generation
-    for entry, (place, lengths) in zip(golden.shards, sorted(GOLDEN_SHARDS[vocabulary].items()), strict=True):
-        documents = (GOLDEN / vocabulary.dtype / entry.path(".docs.parquet")).read_bytes()
-        assert put_shard(tmp_path / "set", spool, *place, lengths, vocabulary, documents=documents) == entry
-        for suffix in entry.members:
-            written = tmp_path / "set" / entry.path(suffix)
-            assert written.read_bytes() == (GOLDEN / vocabulary.dtype / entry.path(suffix)).read_bytes(), suffix
-    body = (GOLDEN / vocabulary.dtype / "generations" / "0.json").read_bytes()
-    assert canonical(golden.to_json()) == body
+    golden = GOLDEN / vocabulary.dtype
+    entries = {(entry.stream, entry.number): entry for entry in open_tokens(golden).generation.shards}
+
+    def documents(stream: str, number: int) -> bytes:
+        return (golden / entries[stream, number].path(".docs.parquet")).read_bytes()
+
+    put_golden(tmp_path / "set", spool, vocabulary, documents)
+    files = {path.relative_to(golden) for path in golden.rglob("*") if path.is_file()}
+    assert {path.relative_to(tmp_path / "set") for path in (tmp_path / "set").rglob("*") if path.is_file()} == files
+    for name in files:
+        assert (tmp_path / "set" / name).read_bytes() == (golden / name).read_bytes(), name
 
 
 def test_tokens_sha256_is_over_payload_digests_in_stream_and_number_order(tmp_path: Path, spool: Path) -> None:
@@ -94,11 +129,12 @@ def rewritten(tmp_path: Path, change: Change) -> Store:
     """Change what generation 0 and its table say, and give the table its right name: a writer's mistake."""
     store = Store(tmp_path / "set")
     values = json.loads(store.read("generations/0.json"))
+    del values["seal"]
     records = change(values, np.load(tmp_path / "set" / values["shards"]["table"]))
     if records is not None:
         name = store.put(npy_bytes(records), "generations/shards-", ".npy")
         values["shards"] |= {"table": name, "sha256": sha256(store.read(name))}
-    store.replace("generations/0.json", canonical(values))
+    store.replace("generations/0.json", sealed(values))
     return store
 
 
@@ -230,6 +266,18 @@ def test_a_generation_that_contradicts_itself_is_refused(
     generation(tmp_path, spool)
     with pytest.raises(CorruptDataError, match=words):
         read_generation(rewritten(tmp_path, change))
+
+
+def test_every_changed_byte_of_a_generation_is_found(tmp_path: Path, spool: Path) -> None:
+    """Whatever it says: another geometry would be another order of rows, another EOS another loss."""
+    held, path = generation(tmp_path, spool), tmp_path / "set" / "generations" / "0.json"
+    body = path.read_bytes()
+    for at in range(0, len(body) - 1, 3):
+        path.write_bytes(body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+        with pytest.raises((CorruptDataError, InputError)):
+            open_tokens(tmp_path / "set")
+    path.write_bytes(body)
+    assert open_tokens(tmp_path / "set").generation == held
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "longer", "gone", "stale"])

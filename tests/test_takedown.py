@@ -20,6 +20,7 @@ from penstock.sharding import StreamingLoader, emptied
 from penstock.sharding.dataset import TokenData, generation_numbers, open_tokens, write_generation
 from penstock.sharding.documents import Documents
 from penstock.sharding.format import Generation
+from penstock.sharding.packing import NO_DOCUMENT
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 from penstock.sharding.takedown import takedown
@@ -154,7 +155,24 @@ def test_a_loader_goes_on_in_the_same_order(root: Path, pack: str) -> None:
         assert (after.tokens[hit] == SMALL.eos_id).all()
         assert np.array_equal(before.tokens[~hit], after.tokens[~hit])
         assert np.array_equal(before.document_ids[~hit], after.document_ids[~hit])
+        assert (after.document_ids[hit] == NO_DOCUMENT).all()
+        assert not after.loss_mask[hit].any()
+        assert np.array_equal(before.loss_mask[~hit], after.loss_mask[~hit])
     assert taken == 100 + 64 * 20 + 9
+
+
+def test_a_run_goes_on_after_a_takedown_that_purged(root: Path) -> None:
+    whole = [batch.tokens for batch in StreamingLoader(root, 4, pack="concat-32", epochs=1, seed=3)]
+    loader = StreamingLoader(root, 4, pack="concat-32", epochs=1, seed=3)
+    for _, batch in zip(range(5), loader, strict=False):
+        assert len(batch)
+    state = loader.state_dict()
+    takedown(root, urls=["/train/en/1/"], purge=True)
+    resumed = StreamingLoader.from_state(root, state, generation=1, epochs=1)
+    rest = [batch.tokens for batch in resumed]
+    assert len(rest) == len(whole) - 5
+    changed = [np.flatnonzero(old != new).size for old, new in zip(whole[5:], rest, strict=True)]
+    assert 0 < sum(changed) <= 20 * 63
 
 
 def test_what_is_gone_is_not_given_back(root: Path) -> None:
@@ -193,12 +211,19 @@ def test_purge_leaves_no_trace_and_says_so_to_old_readers(root: Path) -> None:
     assert told["purged"]["objects"] == 6
     left = {path.name for path in (root / "data").iterdir()}
     assert not any(name.startswith("train-en-00000") for name in left & kept)
-    words = b"example.org/train/en/0/1"
-    assert not any(words in path.read_bytes() for path in root.rglob("*") if path.is_file())
+    url = b"example.org/train/en/0/1"
+    assert not any(url in path.read_bytes() for path in root.rglob("*") if path.is_file())
     assert verify(root)["generations"][0]["purged"] is True
-    for call in (lambda: open_tokens(root, 0), lambda: StreamingLoader(root, 4, pack="concat-32", generation=0)):
-        with pytest.raises(InputError, match=r"generation 0 of .* was purged: .* read generation 1"):
-            call()
+    assert inspect(root, 0)["documents"] == inspect(root, 1)["documents"]
+    words = (
+        r"data/train-en-00000-.* was purged: .* Read the current generation, in which every other row keeps its place"
+    )
+    with pytest.raises(CorruptDataError, match=words):
+        open_tokens(root, 0).reader(0).tokens(0, 1)
+    with pytest.raises(CorruptDataError, match=f"rank 0, position .*{words}"):
+        list(StreamingLoader(root, 4, pack="concat-32", generation=0, epochs=1))
+    with pytest.raises(CorruptDataError, match="was purged"):
+        verify(root, 0)
     again = takedown(root, urls=["/train/fr/"], purge=True)
     assert again["purged"]["generations"] == [0, 1]
     assert verify(root)["taken_down"]["documents"] == 6
