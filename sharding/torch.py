@@ -60,8 +60,9 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
     unequal: let ranks have slices of different size; else a batch size that W does not divide is refused, because ranks
         that wait for each other's gradients would weigh rows unequally.
 
-    In a DataLoader pass batch_size=None. Each iteration with workers starts where this loader stood when they were
-    started; they do not move it. A checkpoint is StatefulDataLoader's state, or `state_at` of the last batch used.
+    In a DataLoader pass batch_size=None; its workers give dictionaries of CPU tensors, and pin_memory=True pins them.
+    Each iteration with workers starts where this loader stood when they were started; they do not move it. So a
+    checkpoint is StatefulDataLoader's state, or `state_at` of the last batch used.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def through_stateful(data: TokenData, batch: int, length: int) -> Iterator[int]:
 
     tokens = maps(data)[0]
 
-    class Map(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+    class Map(torch.utils.data.Dataset):  # type: ignore[misc]
         def __len__(self) -> int:
             return (len(tokens) - 1) // length
 
