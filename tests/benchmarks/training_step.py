@@ -160,7 +160,7 @@ def run(name: str, options: argparse.Namespace, device: Any) -> dict[str, Any]:
     return {
         "exposed_ms": {"p50": p50, "p99": p99, "p99.9": last}, "step_ms": round(float(np.median(steps)), 2),
         "mtok_per_s": round(options.steps * options.batch * options.length / wall / 1e6, 3),
-        "cpu": spent / wall, "loss": round(float(loss), 2),
+        "cpu": spent / wall, "loss": round(float(loss.detach()), 2),
     }  # fmt: skip
 
 
