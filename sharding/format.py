@@ -1,7 +1,9 @@
 """The token files, format 1: what lies in a data set, and the values that say so.
 
-    generations/N.json      the data set as it stands: vocabulary, packs, streams, `tokens_sha256`, and the name and
-                            SHA-256 of the table of its shards; the highest N is current
+    generations/N.json      the data set as it stands: vocabulary, packs, streams, `tokens_sha256`, name and SHA-256 of
+                            the table of its shards; from which generation (`parent`) and by what it was made (`made`:
+                            run, pack, append, takedown, merge; `record` names an object that tells more); the highest
+                            N is current
     generations/shards-H.npy  that table, one record a shard (`shard_table`), named after its content
     data/NAME.bin           a shard's tokens: little-endian uint16 or uint32, whole documents, each followed by EOS (and
                             led by BOS where the vocabulary has one), nothing else; np.memmap reads it
