@@ -105,16 +105,24 @@ def costs() -> dict[str, dict[int, float]]:
     return {name: {size: nanoseconds(call, size) for size in (64, 4096, 65_536)} for name, call in calls.items()}
 
 
-def seek(rows: int) -> dict[str, float]:
-    """Seconds and peak bytes from nothing to the rows of a batch of 512 in the middle of an epoch far away."""
-    tracemalloc.start()
-    start = time.perf_counter()
+def first_rows(rows: int) -> None:
+    """From nothing to the rows of a batch of 512 in the middle of the epoch number 1,000."""
     order = Order(geometry(rows // 256, 256, rows % 256), 1)
     order.rows(rows * 1000 + rows // 2 + np.arange(512))
-    seconds = time.perf_counter() - start
+
+
+def seek(rows: int) -> dict[str, float]:
+    """CPU milliseconds of that, the best of 10, and the most bytes that it holds."""
+    tracemalloc.start()
+    first_rows(rows)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return {"milliseconds": round(seconds * 1e3, 2), "peak_bytes": peak}
+    taken = []
+    for _ in range(10):
+        start = time.process_time()
+        first_rows(rows)
+        taken.append(time.process_time() - start)
+    return {"milliseconds": round(min(taken) * 1e3, 2), "peak_bytes": peak}
 
 
 def sorted_blocks(orders: list[Order], mix: Mixture, positions: Ints) -> Ints:
