@@ -126,10 +126,12 @@ def add_takedown(commands: Any) -> None:
     text = "take documents out of token files, in a new generation in which all others keep their place"
     parser = add_command(commands, "takedown", takedown_command, text)
     parser.add_argument("dir", metavar="DIR")
-    more = {"action": "append", "default": []}
-    parser.add_argument("--id", **more, metavar="HEX|@FILE", help="a document's id, or a file with one a line")
-    parser.add_argument("--url", **more, metavar="PATTERN", help="a part of a URL, or a glob, as trace --url takes it")
-    parser.add_argument("--source", **more, metavar="NAME", help="every document of an input of the recipe")
+    for name, shown, words in (
+        ("--id", "HEX|@FILE", "a document's id, or a file with one a line"),
+        ("--url", "PATTERN", "a part of a URL, or a glob, as trace --url takes it"),
+        ("--source", "NAME", "every document of an input of the recipe"),
+    ):
+        parser.add_argument(name, action="append", default=[], metavar=shown, help=f"{words}; may be repeated")
     parser.add_argument("--reason", default="", metavar="TEXT", help="for the list of what went")
     parser.add_argument("--signed-by", default="", metavar="NAME", help="for the list of what went")
     parser.add_argument("--dry-run", action="store_true", help="say what would go; write nothing")

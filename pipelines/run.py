@@ -14,6 +14,7 @@ from typing import Any
 
 from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, ShardEntry
+from ..sharding.purge import purged_shards
 from ..sharding.store import Store, crash_point
 from .chain import Found, Work, find_duplicates
 from .chunks import tasks_of
@@ -227,7 +228,8 @@ def publish(
 def generation(stage: Stage, recipe: Recipe, vocabulary: Any, receipts: Sequence[Receipt]) -> Generation:
     """Commit the list of shards: what readers pin."""
     shards = [ShardEntry.from_json(receipt["shard"]) for receipt in receipts if receipt["shard"] is not None]
-    stage.require(shard.path(suffix) for shard in shards for suffix in shard.members)
+    purged = purged_shards(stage.store)  # taken down since, and not to come back
+    stage.require(shard.path(suffix) for shard in shards if shard.name not in purged for suffix in shard.members)
     made = Generation.of(number=0, vocabulary=vocabulary, packs=pack_values(recipe), shards=shards)
     write_generation(stage.store, made)
     crash_point("stage-done")

@@ -111,4 +111,7 @@ def fate(record: Json) -> str:
 
 def place(known: Json) -> str:
     """Say where a kept document lies in the token files."""
-    return f": document {known['ordinal']} of shard {known['shard']} ({known['stream']})" if "shard" in known else ""
+    if "shard" not in known:
+        return ""
+    gone = ", taken down since" if known.get("taken_down") else ""
+    return f": document {known['ordinal']} of shard {known['shard']} ({known['stream']}){gone}"

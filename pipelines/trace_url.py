@@ -116,9 +116,11 @@ class Settled:
             for group in range(table.num_row_groups):
                 column = table.read_row_group(group, columns=["id"], use_threads=False).column("id")
                 hits = pc.indices_nonzero(pc.is_in(column, wanted)).to_pylist()
+                gone = set(documents.reader(shard).gone.tolist()) if hits else ()
                 for record in documents.records(shard, [first + hit for hit in hits]) if hits else ():
-                    place = {"stream": entry.stream, "shard": shard, "ordinal": record["ordinal"], "url": record["url"]}
-                    found[bytes.fromhex(record["id"])] = place
+                    place = {"stream": entry.stream, "shard": shard, "ordinal": record["ordinal"]}
+                    more = {"taken_down": True} if record["ordinal"] in gone else {"url": record["url"]}
+                    found[bytes.fromhex(record["id"])] = {**place, **more}
                 first += len(column)
             if len(found) == len(ids):
                 break

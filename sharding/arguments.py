@@ -100,7 +100,14 @@ def mixtures_asked(split: str | None, weights: Mixing | None, first: int = 0) ->
         raise RequestError(
             f"weights that change are given as (position, weights), positions rising from {first}, not {starts}"
         )
-    return [(index(start), mixture(mixed).weights) for start, mixed in given]
+    return [(index(start), _smallest(mixed)) for start, mixed in given]
+
+
+def _smallest(weights: Mapping[str, float]) -> Weights:
+    """Give the smallest whole numbers of this ratio; a cohort that is left out by name stays so beside its name."""
+    held = dict(mixture(weights).weights)
+    out = {name: 0 for name, weight in weights.items() if not weight and cohort_of(name)[0] in held}
+    return tuple(sorted({**held, **out}.items()))
 
 
 def caps_asked(caps: Mapping[str, int] | None) -> Weights:

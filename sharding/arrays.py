@@ -44,7 +44,7 @@ class NpyWriter:
         self._payload = Payload(target.file(".npy"), target.vocabulary.token, target.link)
         # No time in the gzip's header: equal documents give equal bytes.
         self._raw = target.file(".csv.gz").open("xb")
-        self._zipped = gzip.GzipFile("", "wb", 6, self._raw, 0)
+        self._zipped = gzip.GzipFile("", "wb", 4, self._raw, 0)
         self._text = io.TextIOWrapper(self._zipped, "utf-8", newline="")
         self._table = csv.writer(self._text)
         self._mask: BinaryIO | None = target.file(".label_mask").open("xb") if target.marked else None
@@ -53,8 +53,7 @@ class NpyWriter:
         """Append documents."""
         ends = chunk.ends + self._payload.tokens
         known = [_column(chunk, name) for name in ("id", "path", "place")]
-        for start, end, name, path, place in zip((ends - chunk.lengths).tolist(), ends.tolist(), *known, strict=True):
-            self._table.writerow((start, end, name, path, place))
+        self._table.writerows(zip((ends - chunk.lengths).tolist(), ends.tolist(), *known, strict=True))
         if self._mask is not None:
             self._mask.write((np.ones(len(chunk.tokens), np.bool_) if chunk.learned is None else chunk.learned).data)
         self._payload.add(chunk.tokens)

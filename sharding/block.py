@@ -6,7 +6,9 @@ is not used. Copying a row of 2,048 tokens takes 0.6 µs.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter, getitem, lt
 from typing import Any, Protocol
 
@@ -48,9 +50,8 @@ class Block:
         pack, table = tables.pack.pack, reader.table(tables.pack.pack)
         start, stop = table.span(group)
         tokens = reader.tokens(start, stop + 1)
-        # Ids are below 2^31, so signed words hold them; 16-bit ids are widened where they are copied.
-        self.tokens: NDArray[Any] = tokens.view(np.int32) if tokens.dtype.itemsize == 4 else tokens
-        self._length = pack.length
+        # Memory, not arrays: slicing and joining memory costs half of what it does with arrays.
+        self.tokens, self._spare, self._length = tokens.data, tables.padding.data, pack.length
         self._out, self._spans = NONE, NO_SPANS
         if len(gone := left_out(reader, tables.without)):
             first, last = table.documents(group)
@@ -60,6 +61,8 @@ class Block:
             spans = reader.loss.astype(np.int64)
             low, high = np.searchsorted(spans[:, 1], start, "right"), np.searchsorted(spans[:, 0], stop + 1)
             self._spans = spans[low:high]
+        #: Whether some tokens of its rows are not to be learned.
+        self.mutes = len(self._spans) > 0
         self._straight = bytes(0)
         if pack.policy == "concat":
             self._straight = _straight(
@@ -68,67 +71,85 @@ class Block:
         #: Rows that are copied as they lie, up to the first that is not.
         self.straight = (self._straight + b"\0").index(0)
 
-    @property
-    def mutes(self) -> bool:
-        """Whether some tokens of its rows are not to be learned."""
-        return len(self._spans) > 0
-
     @cached_property
-    def layout(self) -> Layout:
-        """Where the pieces of each row lie; made when first asked for, which `concat` without masks never does."""
+    def _laid(self) -> tuple[list[bytes], array[int], array[int]]:
+        """SEGMENT records of each row; first copy of each row, and copies, in arrays, which give numbers fastest.
+
+        Made when first asked for, which `concat` without masks never does.
+        """
+        layout = self._layout()
+        records, bounds = layout.segments.tobytes(), (layout.first * SEGMENT.itemsize).tolist()
+        rows = [records[start:stop] for start, stop in pairwise(bounds)]
+        return rows, array("q", layout.copied.tobytes()), array("q", layout.copies.tobytes())
+
+    def _layout(self) -> Layout:
         return self._tables.table(self._shard).layout(self._group, self._shard, self._out, self._spans)
 
     @cached_property
-    def _copies(self) -> tuple[memoryview, memoryview]:
-        """First copy of each row; start and stop of each. Reading numbers from a memoryview costs half."""
-        return self.layout.copied.data, self.layout.copies.ravel().data
+    def records(self) -> list[bytes]:
+        """SEGMENT records of each row, as bytes: joining records field by field costs ten times as much."""
+        return self._laid[0]
 
-    @cached_property
-    def _pieces(self) -> tuple[memoryview, NDArray[Any]]:
-        """First piece of each row; pieces as plain bytes: joining records field by field costs ten times as much."""
-        return self.layout.first.data, self.layout.segments.view(np.dtype((np.void, SEGMENT.itemsize)))
-
-    def slices(self, row: int) -> list[NDArray[Any]]:
-        """The tokens of a row and the one behind it, in order, as views."""
-        tokens = self.tokens
-        if row < len(self._straight) and self._straight[row]:
+    def slices(self, row: int) -> list[memoryview]:
+        """The tokens of a row and the one behind it, in order, as they lie."""
+        tokens, straight = self.tokens, self._straight
+        if row < len(straight) and straight[row]:
             start = row * self._length
             return [tokens[start : start + self._length + 1]]
-        copied, copies = self._copies
-        bounds = iter(copies[2 * copied[row] : 2 * copied[row + 1]].tolist())
-        spare = self._tables.padding
+        _, copied, copies = self._laid
+        bounds, spare = iter(copies[2 * copied[row] : 2 * copied[row + 1]]), self._spare
         # A start of -1 is padding.
         return [tokens[a:b] if a >= 0 else spare[: b - a] for a, b in zip(bounds, bounds, strict=True)]
 
-    def segments(self, row: int) -> NDArray[Any]:
-        """SEGMENT records of a row, as plain bytes."""
-        first, plain = self._pieces
-        return plain[first[row] : first[row + 1]]
+    @cached_property
+    def _muted(self) -> tuple[Ints, Ints]:
+        layout = self._layout()
+        return layout.mutes, layout.muted
 
     def muted(self, row: int) -> Ints:
         """(n, 2) ranges of a row's tokens whose labels are not to be learned."""
-        low, high = self.layout.mutes[row : row + 2].tolist()
-        return self.layout.muted[low:high]
+        mutes, muted = self._muted
+        return muted[mutes[row] : mutes[row + 1]]
 
 
-_tokens, _lead = attrgetter("tokens"), attrgetter("straight")
+# Rows are copied by so many tokens at a time, which the CPU's cache holds.
+_TOKENS_AT_ONCE = 1 << 17
+_tokens, _lead, _records = attrgetter("tokens"), attrgetter("straight"), attrgetter("records")
 
 
 def copy_rows(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy rows of blocks, padding where there is none and behind them, into `out` (b, L + 1), widened on the way.
+    """Copy rows of blocks, padding where there is none and behind them, into `out` (b, L + 1): joined as they lie, and
+    widened as one, which costs less than to widen each."""
+    at_once = max(1, _TOKENS_AT_ONCE // len(padding))
+    for first in range(0, len(out), at_once):
+        last = min(first + at_once, len(out))
+        held = rows[first:last]
+        parts = [*_parts(blocks[first:last], held, padding), *[padding.data] * (last - first - len(held))]
+        out[first:last] = np.frombuffer(b"".join(parts), padding.dtype).reshape(-1, len(padding))
+
+
+def _parts(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any]) -> list[memoryview]:
+    """Give the tokens of rows, and one behind each, as they lie.
 
     Where all rows lie straight no Python runs for a row, which would cost as much as copying one of 2,048 tokens.
     """
     if None not in blocks and all(map(lt, rows.tolist(), map(_lead, blocks))):
         starts = rows * (len(padding) - 1)
         bounds = map(slice, starts.tolist(), (starts + len(padding)).tolist())
-        parts: list[NDArray[Any]] = list(map(getitem, map(_tokens, blocks), bounds))
+        return list(map(getitem, map(_tokens, blocks), bounds))
+    places = zip(blocks, rows.tolist(), strict=True)
+    return [part for block, row in places for part in (block.slices(row) if block else [padding.data])]
+
+
+def join_segments(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], count: int) -> NDArray[Any]:
+    """Give the SEGMENT records of rows one after another; `padding` where there is no block, up to `count` rows."""
+    spare = padding.tobytes()
+    if None not in blocks:
+        parts = list(map(getitem, map(_records, blocks), rows.tolist()))
     else:
         places = zip(blocks, rows.tolist(), strict=True)
-        parts = [part for block, row in places for part in (block.slices(row) if block else [padding])]
-    parts += [padding] * (len(out) - len(rows))
-    if parts:
-        np.concatenate(parts, out=out.reshape(-1), casting="same_kind")
+        parts = [block.records[row] if block else spare for block, row in places]
+    return np.frombuffer(b"".join(parts) + spare * (count - len(parts)), SEGMENT)
 
 
 def _straight(full: int, out: Ints, length: int) -> bytes:

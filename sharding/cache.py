@@ -2,10 +2,10 @@
 
 A block is a file named by its content's identity (payload hash and byte range), so it is never stale and two jobs on
 the same data share it; how it is filled, leased and evicted is told in `leases`. The cap is for all processes together:
-each adds what it writes to one count, and whoever brings that to a sixteenth of the cap looks at the folder, and evicts
-the oldest use first from fifteen sixteenths of the cap down to fourteen. What a process has open cannot be evicted, so
-what a loader's look-ahead has asked for stays; that too is a share of the cap, the smaller the more processes there
-are. Local data never comes through here.
+each adds what it writes to one count, and whoever brings that to a sixteenth of the cap looks at the folder and evicts,
+the oldest use first, from fourteen sixteenths of the cap down to thirteen; at two sixteenths all wait for that. What a
+process has open cannot be evicted, so what a loader's look-ahead has asked for stays; that too is a share of the cap,
+the smaller the more processes there are. Local data never comes through here.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _OPEN_BLOCKS = 256
 _HELD_SHARE = 8
 # Bytes written are counted in pages, a byte of the file `written` for each: appending is one call, and is atomic.
 _PAGE = 4096
+# Seconds to wait for a process that evicts, and between two looks at how far it is.
+_PATIENCE, _POLL = 5.0, 0.01
 # Seconds between two looks at how many processes share the folder.
 _LOOK = 1.0
 
@@ -137,18 +139,26 @@ class BlockCache:
 
     def _make_room(self, size: int) -> None:
         """Count what is about to be written, for all processes; look at the whole folder each time it is due."""
+        written = self._count(size)
+        if not self._trimmed or written >= self.limit // 16:
+            self._trimmed = True
+            self.trim(self.limit - size)
+        deadline = time.monotonic() + _PATIENCE
+        while written >= self.limit // 8 and time.monotonic() < deadline:  # another process is evicting
+            time.sleep(_POLL)
+            written = self._count(0)
+
+    def _count(self, size: int) -> int:
+        """Add to the bytes that all processes have written since the folder was last looked at; give their number."""
         counter = os.open(self.folder / "written", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(counter, bytes(-(-size // _PAGE)))
-            due = os.fstat(counter).st_size * _PAGE >= self.limit // 16
+            return os.fstat(counter).st_size * _PAGE
         finally:
             os.close(counter)
-        if due or not self._trimmed:
-            self._trimmed = True
-            self.trim(self.limit - size)
 
     def trim(self, limit: int | None = None) -> int:
-        """Evict if above fifteen sixteenths of the cap; returns the bytes left. One process at a time does it."""
+        """Evict if above fourteen sixteenths of the cap; returns the bytes left. One process at a time does it."""
         limit = self.limit if limit is None else limit
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "trim.lock").open("wb") as guard, suppress(BlockingIOError):
@@ -167,7 +177,7 @@ def _evict(folder: Path, limit: int) -> int:
     total = sum(size for _, size, _ in files)
     # A sixteenth of the cap stays free on the disk for others.
     limit = min(limit, total + shutil.disk_usage(folder).free - limit // 16)
-    goal = total if total <= limit * 15 // 16 else limit * 14 // 16
+    goal = total if total <= limit * 14 // 16 else limit * 13 // 16
     for _, size, path in sorted(files):
         begun = path.name.startswith(".")
         if (begun or total > goal) and remove_unused(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,26 @@ VERSION = (1, 0)
 def canonical(values: Mapping[str, Any]) -> bytes:
     """JSON in one form: keys sorted, no spaces, ASCII, a newline at the end."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """The same with `seal`, the SHA-256 of the JSON without it: for what no other object vouches for."""
+    return canonical({**values, "seal": _seal(values)})
+
+
+def parse_sealed(body: bytes, magic: str, place: str) -> dict[str, Any]:
+    """Read what `sealed` gave; every changed byte that would change a value is found."""
+    values = parse(body, magic, place)
+    seal = values.pop("seal", None)
+    if seal != (found := _seal(values)):
+        raise CorruptDataError(
+            f"{place} is damaged: its seal is {seal}, its content gives {found}; restore it from a copy"
+        )
+    return values
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(values)).hexdigest()
 
 
 def parse(body: bytes, magic: str, place: str) -> dict[str, Any]:

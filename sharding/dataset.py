@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import CommitConflictError, CorruptDataError, InputError
-from .canonical import MAGIC, canonical, parse
+from .canonical import MAGIC, parse_sealed, sealed
 from .format import Generation
 from .npy import npy_records
 from .shard import ShardReader
@@ -31,7 +31,7 @@ def write_generation(store: Store, generation: Generation) -> None:
         prove_child(read_generation(store, generation.parent), generation)
     store.put_named(generation.shards.body, generation.table)
     name = f"generations/{generation.number}.json"
-    body = canonical(generation.to_json())
+    body = sealed(generation.to_json())
     if store.commit_once(name, body) != body:
         raise CommitConflictError(
             f"{store.url}/{name} stands with other content: another writer made generation "
@@ -56,7 +56,7 @@ def read_generation(store: Store, number: int | None = None) -> Generation:
         )
     name = f"generations/{known[-1] if number is None else number}.json"
     place = f"{store.url}/{name}"
-    values = parse(store.read(name), MAGIC, place)
+    values = parse_sealed(store.read(name), MAGIC, place)
     try:
         return Generation.from_json(values, _records(store, str(values["shards"]["table"]), values["shards"]["sha256"]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

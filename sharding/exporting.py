@@ -10,11 +10,11 @@ Copying runs at the disk's speed; memory is a chunk, and 4 bytes a document for 
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .. import InputError, ReconciliationError, RequestError, require
 from .arrays import LlmcWriter, NpyWriter
 from .canonical import VERSION, canonical
 from .chunks import Chunk, learned_between, runs
+from .cohorts import cohort_of
 from .dataset import TokenData, open_tokens
 from .datatrove import DatatroveWriter
 from .documents import Documents
@@ -35,7 +36,7 @@ from .megatron import MegatronWriter
 from .parquet_rows import PackedWriter, ParquetWriter
 from .shard import ShardReader
 
-EXPORT_MAGIC, RECEIPT = "penstock-export", "export.json"
+EXPORT_MAGIC, RECEIPT, _LOCK = "penstock-export", "export.json", ".lock"
 #: What writes each format, the suffix of the file that its readers are given, and whether that file is raw tokens.
 WRITERS: dict[str, tuple[Callable[[Target], Writer], str, bool]] = {
     "megatron": (MegatronWriter, ".idx", True),
@@ -62,8 +63,8 @@ def export_tokens(
     """Write a data set's documents in another format into a new local folder; give what `export.json` says.
 
     to: megatron, parquet, npy (OLMo), datatrove (nanotron), llmc. streams: of these alone. merge: a file a stream
-    instead of a file a shard. link: hard links to payloads instead of copies. pack: rows of this pack instead of
-    documents, in Parquet. RequestError where the format cannot hold what is asked.
+    instead of a file a shard. link: hard links to payloads instead of copies; what is taken down later stays in them.
+    pack: rows of this pack instead of documents, in Parquet. RequestError where the format cannot hold what is asked.
     """
     data = path if isinstance(path, TokenData) else open_tokens(path, generation)
     if to not in WRITERS:
@@ -80,15 +81,33 @@ def export_tokens(
     export = _Export(
         data, to, _chosen(data, streams), merge, link, None if pack is None else data.generation.pack(pack).pack
     )
-    spool = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        spool.mkdir(parents=True)
+    with _whole(target) as spool:
         receipt = export.write(spool)
         (spool / RECEIPT).write_bytes(canonical(receipt))
-        spool.rename(target)
-    finally:
-        shutil.rmtree(spool, ignore_errors=True)
     return receipt
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes `target` at the end, or goes; one that a killed export left is used again."""
+    spool = target.with_name(f".{target.name}.tmp")
+    spool.mkdir(parents=True, exist_ok=True)
+    with (spool / _LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RequestError(
+                f"another export to {target} is under way: wait for it, or name another folder"
+            ) from error
+        for left in spool.iterdir():
+            if left.name != _LOCK:
+                left.unlink()
+        try:
+            yield spool
+            (spool / _LOCK).unlink()
+            spool.rename(target)
+        finally:
+            shutil.rmtree(spool, ignore_errors=True)
 
 
 def _slug(stream: str) -> str:
@@ -97,11 +116,14 @@ def _slug(stream: str) -> str:
 
 
 def _chosen(data: TokenData, streams: Sequence[str] | None) -> list[int]:
-    there = data.generation.streams
-    for stream in streams or ():
-        if stream not in there:
+    """Number the shards of these streams, and of what was appended to them."""
+    entries, there = data.generation.shards, data.generation.streams
+    if streams is None:
+        return list(range(len(entries)))
+    for stream in streams:
+        if not any(stream in (name, cohort_of(name)[0]) for name in there):
             raise InputError(f"there is no stream {stream!r} here: this data set has {', '.join(there)}")
-    return [number for number, entry in enumerate(data.generation.shards) if streams is None or entry.stream in streams]
+    return [number for number, entry in enumerate(entries) if {entry.stream, cohort_of(entry.stream)[0]} & {*streams}]
 
 
 class _Export:

@@ -33,7 +33,8 @@ every position's row stays what it was. Appended data are cohorts, streams of th
 (stream, number), so that a global document id, shard << 32 | ordinal, holds in every later generation.
 
 `tokens_sha256` is the SHA-256 over the shards' payload digests (32 raw bytes each) in the order of (stream's name,
-number): equal data sets have equal sums whatever their packs. JSON is canonical: keys sorted, no spaces, ASCII.
+number): equal data sets have equal sums whatever their packs. JSON is canonical: keys sorted, no spaces, ASCII. A
+generation's `seal` is the SHA-256 of its JSON without that field; all else is under a checksum that it leads to.
 Version is [major, minor]: readers take any minor of their major, keep the members they do not know, and refuse newer
 majors. A change that a reader of version 1 would misread is a new major; the golden files in tests/data/tokens-v1 stay.
 """

@@ -40,9 +40,9 @@ def add_pack(path: str | Path | TokenData, pack: Pack, workers: int = 1, **optio
         return parent
     rows = pack.group_rows(parent.vocabulary.itemsize)
     laid = list(_laid_out(data, pack, rows, workers))
-    columns = [np.array([shard[at] for shard in laid], np.uint64) for at in range(2)]
-    digests = b"".join(digest for _, _, digest in laid)
-    table = parent.shards.with_pack(pack, rows, *columns, np.frombuffer(digests, np.uint8))
+    counts = np.array([shard[:2] for shard in laid], np.int64).reshape(-1, 2)
+    digests = np.frombuffer(b"".join(digest for _, _, digest in laid), np.uint8)
+    table = parent.shards.with_pack(pack, rows, counts[:, 0], counts[:, 1], digests)
     packs = [*(order.pack for order in parent.packs), pack]
     return _committed(data, Generation.laid_out(parent.number + 1, parent.vocabulary, packs, table, parent, "pack"))
 

@@ -103,4 +103,5 @@ def split_documents(ends: Ints, lengths: Ints, pack: Pack) -> NDArray[np.bool_]:
     """Say which documents of a shard lie in more than one row of a pack."""
     if pack.policy == "best_fit":
         return lengths > pack.length
-    return (ends - lengths) // pack.length != (ends - 1) // pack.length
+    split: NDArray[np.bool_] = (ends - lengths) // pack.length != (ends - 1) // pack.length
+    return split

@@ -104,7 +104,7 @@ class StreamingLoader:
         check_reading(prefetch, threads, stall)
         check_corrupt(corrupt)
         data = path if isinstance(path, TokenData) else open_tokens(path, generation, **(options or {}))
-        self.data, self.rank, self.world_size, self.tail = data, rank, world_size, tail
+        self._data, self.rank, self.world_size, self.tail = data, rank, world_size, tail
         self._prefetch, self._threads, self._stall, self._corrupt = prefetch, threads, stall, corrupt
         self._cache = cache_folder() if cache is None else Path(cache), cache_bytes
         self.buffers = Buffers(prefetch + 2)
@@ -152,6 +152,11 @@ class StreamingLoader:
     def plan(self) -> Plan:
         """What was asked for from which position on."""
         return self._state.plan
+
+    @property
+    def data(self) -> TokenData:
+        """The data set as it is read here."""
+        return self._course.at(self.position).data
 
     @property
     def seed(self) -> int:
@@ -308,7 +313,7 @@ class StreamingLoader:
 
     def _adopt(self, state: State) -> None:
         """Stand somewhere in a plan, and know what it means on the data."""
-        course = Course(self.data, state.plan, state.seed, state.shuffle)
+        course = Course(self._data, state.plan, state.seed, state.shuffle)
         state = replace(state, plan=course.told())
         end = course.end
         if self.epochs is not None:

@@ -7,14 +7,13 @@ not depend on the order in which data sets are named.
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import CorruptDataError, InputError, RequestError
+from .. import InputError, RequestError
+from .adopt import take
 from .canonical import VERSION, canonical
 from .cohorts import cohort_of
 from .dataset import TokenData, open_tokens, write_generation
@@ -25,7 +24,6 @@ from .store import Store, sha256
 
 MAGIC = "penstock-merge"
 MADE = "merge"
-_CHUNK = 8 << 20
 _SPLITS = ("train", VALIDATION)
 
 
@@ -157,25 +155,9 @@ class _Files:
             if suffix == ".json" and header is not None:
                 self.store.put_named(header, entry.path(suffix))
             else:
-                self._take(reader.store, old.path(suffix), entry.path(suffix), digest)
+                linked = take(reader.store, old.path(suffix), self.store, entry.path(suffix), digest)
+                self.linked, self.copied = self.linked + linked, self.copied + (not linked)
         return replace(entry, members=members)
-
-    def _take(self, source: Store, name: str, new: str, digest: str) -> None:
-        path = source.local(name)
-        if path is not None and path.is_file() and self.store.link_named(path, new):
-            self.linked += 1
-            return
-        with tempfile.TemporaryDirectory(prefix="penstock-merge-") as folder:
-            copy = Path(folder) / "copy"
-            with source.open(name) as file, copy.open("wb") as target:
-                found = hashlib.sha256()
-                while body := file.read(_CHUNK):
-                    found.update(body)
-                    target.write(body)
-            if found.hexdigest() != digest:
-                raise CorruptDataError(f"{source.url}/{name} does not match its SHA-256; restore it from a copy")
-            self.store.put_named(copy, new)
-        self.copied += 1
 
 
 def _generation(

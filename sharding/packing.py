@@ -44,6 +44,7 @@ SEGMENT = np.dtype([("document", "<u8"), ("offset", "<i8"), ("length", "<i4"), (
 class Layout:
     """Pieces of a group's rows: those of row r at [first[r], first[r + 1]) of `segments`, SEGMENT records.
 
+    starts: each piece's first token, from the group's; -1 for padding.
     copies: (n, 2) what to copy for a row and the token behind it, those of row r at [copied[r], copied[r + 1]): tokens
     [start, stop) of the group's; from -1 on, as many of padding.
     muted: (n, 2) tokens of a row whose labels are not learned, those of row r at [mutes[r], mutes[r + 1]), rising.
@@ -51,6 +52,7 @@ class Layout:
 
     first: Ints
     segments: NDArray[Any]
+    starts: Ints
     copied: Ints
     copies: Ints
     mutes: Ints
@@ -116,9 +118,10 @@ class PackTable:
         counted = np.arange(last - first + 1)
         lengths = segments["length"].astype(np.int64)
         mute_rows, muted = _muted(rows, starts, lengths, spans, self.pack.length)
-        copy_rows, copies = _copies(rows, starts, lengths, ends, int(self._bounds[group]))
+        starts = np.where(starts < 0, -1, starts - self._bounds[group])
+        copy_rows, copies = _copies(rows, starts, lengths, ends)
         return Layout(
-            np.searchsorted(rows, counted), segments, np.searchsorted(copy_rows, counted), copies,
+            np.searchsorted(rows, counted), segments, starts, np.searchsorted(copy_rows, counted), copies,
             np.searchsorted(mute_rows, counted), muted,
         )  # fmt: skip
 
@@ -206,7 +209,7 @@ def _padded(
     return rows[order], starts[order], np.concatenate([segments, padding])[order], ends[order]
 
 
-def _copies(rows: Ints, starts: Ints, lengths: Ints, ends: NDArray[np.bool_], base: int) -> tuple[Ints, Ints]:
+def _copies(rows: Ints, starts: Ints, lengths: Ints, ends: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     """Rows and ranges of what to copy: each row and a token more, at once what lies one behind the other.
 
     ends: pieces behind which no token is to be read: one of padding ends the row.
@@ -218,7 +221,7 @@ def _copies(rows: Ints, starts: Ints, lengths: Ints, ends: NDArray[np.bool_], ba
     padding = starts < 0
     follows = padding[1:] & padding[:-1] | ~padding[:-1] & (starts[1:] == starts[:-1] + lengths[:-1])
     begins = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | ~follows))
-    first = np.where(padding, -1, starts - base)[begins]
+    first = starts[begins]
     return rows[begins], np.stack([first, first + np.add.reduceat(lengths, begins)], axis=1)
 
 

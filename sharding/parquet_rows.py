@@ -23,7 +23,7 @@ from .. import InputError, require
 from .chunks import CHUNK_TOKENS, Chunk, learned_between, split, without_padding
 from .foreign import ForeignFile, Reading, Target
 from .format import Pack
-from .packing import Layout
+from .packing import NO_DOCUMENT, PackTable
 from .shard import ShardReader
 
 IGNORED = -100
@@ -68,11 +68,9 @@ class PackedWriter:
         self._file: Any = None
 
     def add_group(self, reader: ShardReader, pack: Pack, group: int) -> int:
-        """Append the rows of a group; give their number. Rows with nothing but documents taken down are padding too."""
+        """Append the rows of a group; give their number. Documents taken down are padding."""
         pa = require("pyarrow", "curate")
-        table = reader.table(pack)
-        start, stop = table.span(group)
-        rows, labels, positions = packed_rows(reader, table.layout(group), start, stop, pack.length)
+        rows, labels, positions = packed_rows(reader, reader.table(pack), group)
         names = {
             "input_ids": rows.ravel().astype(self._token),
             "labels": labels.ravel().astype(np.int64 if self._token == np.int64 else np.int32),
@@ -92,23 +90,23 @@ class PackedWriter:
 
 
 def packed_rows(
-    reader: ShardReader, layout: Layout, start: int, stop: int, length: int
+    reader: ShardReader, table: PackTable, group: int
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int32]]:
     """Lay out a group's rows: tokens, labels with -100 where nothing is learned, positions; (rows, length) each."""
-    tokens = reader.tokens(start, stop)
-    lengths = layout.segments["length"].astype(np.int64)
+    start, stop = table.span(group)
+    layout = table.layout(group, out=reader.gone.astype(np.int64))
+    tokens, segments = reader.tokens(start, stop), layout.segments
+    lengths, nothing = segments["length"].astype(np.int64), segments["document"] == NO_DOCUMENT
     positions = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    at = np.repeat(layout.starts, lengths) + positions
-    padding = np.repeat(layout.starts < 0, lengths)
-    gone = reader.gone
-    if len(gone):
-        ordinals = layout.segments["document"].astype(np.int64) & ((1 << 32) - 1)
-        padding |= np.repeat(np.isin(ordinals, gone.astype(np.int64)), lengths)
-    body = np.where(padding, reader.vocabulary.eos_id, tokens[np.where(padding, 0, at)])
+    documents = np.where(nothing, 0, segments["document"]).astype(np.int64)
+    begins = np.where(nothing, start, table.tokens_of(documents)[:, 0] + segments["offset"])
+    padding = np.repeat(nothing, lengths)
+    at = np.where(padding, 0, np.repeat(begins - start, lengths) + positions)
+    body = np.where(padding, reader.vocabulary.eos_id, tokens[at])
     learned = ~padding & (positions > 0)
     if (marks := learned_between(reader.loss, start, stop)) is not None:
-        learned &= marks[np.where(padding, 0, at)]
-    shape = (layout.rows, length)
+        learned &= marks[at]
+    shape = (layout.rows, table.pack.length)
     return (
         body.reshape(shape),
         np.where(learned, body.astype(np.int64), IGNORED).reshape(shape),

@@ -258,8 +258,8 @@ def check_same(saved: State, wanted: State) -> None:
     then, now = saved.plan.last, wanted.plan.last
     change = "; to change it from there on, StreamingLoader.from_state(path, state, {}=…)"
     pairs = (
-        ("data with tokens_sha256", saved.tokens_sha256, wanted.tokens_sha256, "open the data it was saved with", ""),
         ("generation", then.generation, now.generation, "open the generation it was saved with", "generation"),
+        ("data with tokens_sha256", saved.tokens_sha256, wanted.tokens_sha256, "open the data it was saved with", ""),
         ("pack", then.pack, now.pack, f"pass pack={then.pack!r}", "pack"),
         ("seed", saved.seed, wanted.seed, f"pass seed={saved.seed}", ""),
         ("shuffle", saved.shuffle, wanted.shuffle, f"pass shuffle={saved.shuffle!r}", ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .canonical import MAGIC, VERSION, canonical
+from .canonical import MAGIC, VERSION, canonical, parse
 from .dataset import generation_numbers, read_generation
 from .format import Generation
 from .shard import PURGED
@@ -50,3 +50,9 @@ def purged_name(number: int) -> str:
 def is_purged(store: Store, number: int) -> bool:
     """Say whether shards of a generation were purged."""
     return store.exists(purged_name(number))
+
+
+def purged_shards(store: Store) -> set[str]:
+    """Name the shards whose objects were removed on purpose."""
+    markers = [name for name in store.list("generations/") if name.endswith(PURGED)]
+    return {shard for name in markers for shard in parse(store.read(name), MAGIC, f"{store.url}/{name}")["shards"]}

@@ -113,8 +113,8 @@ def _stream(setting: Setting, name: str) -> dict[str, Any]:
 def _block_bytes(setting: Setting) -> float:
     """Bytes of a block, on average over the streams as they are read."""
     told = [(setting.epochs(name), *setting.stored[name]) for name in setting.mixed.names]
-    blocks, tokens = (sum(part) for part in zip(*((e * b, e * t) for e, b, t in told), strict=True))
-    return tokens * setting.generation.vocabulary.itemsize / blocks
+    blocks, tokens = sum(epochs * held for epochs, held, _ in told), sum(epochs * held for epochs, _, held in told)
+    return float(tokens * setting.generation.vocabulary.itemsize / blocks)
 
 
 def _reads(setting: Setting, touches: Touches, seconds: float) -> dict[str, Any]:

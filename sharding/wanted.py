@@ -91,7 +91,7 @@ def search(documents: Documents, shard: int, wanted: Wanted, found: Found) -> It
                 by.setdefault(hit, kind)
         for number in sorted(by):
             values = {name: rows.column(name)[number].as_py() for name in columns}
-            yield Hit(first + number, *(values.get(name) for name in _COLUMNS), by[number])
+            yield Hit(first + number, values.get("id"), values.get("url"), values.get("source"), by[number])
         first += len(rows)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +20,7 @@ from foreign_files import cut, read_datatrove, read_llmc, read_megatron, read_ol
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from token_files import LARGE, PACKS, SMALL, documents_of, tokens_of
+from token_files import LARGE, PACKS, SMALL, documents_of, put_tokens, tokens_of
 
 from penstock import InputError, ReconciliationError, RequestError
 from penstock.pipelines.cli import main
@@ -53,8 +54,8 @@ FORMATS = {"megatron": "megatron", "parquet": "parquet", "npy": "npy", "datatrov
 def put(
     folder: Path,
     vocabulary: Vocabulary = SMALL,
-    loss: dict[tuple[str, int], list[list[int]]] | None = None,
-    gone: dict[tuple[str, int], list[int]] | None = None,
+    loss: Mapping[tuple[str, int], Any] | None = None,
+    gone: Mapping[tuple[str, int], Any] | None = None,
 ) -> TokenData:
     """Write SHARDS, with marks."""
     entries = []
@@ -73,6 +74,13 @@ def put(
     return open_tokens(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _not_to_the_disk() -> Iterator[None]:
+    """Leave out fsync: half the time of these tests, and others' matter."""
+    with mock.patch("os.fsync"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     return put(tmp_path_factory.mktemp("small") / "set")
@@ -81,6 +89,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     return put(tmp_path_factory.mktemp("large") / "set", LARGE)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put(tmp_path_factory.mktemp("marked") / "set", loss=LOSS)
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put(tmp_path_factory.mktemp("thinned") / "set", gone=GONE)
 
 
 def of(data: TokenData, shard: int) -> list[list[int]]:
@@ -148,10 +166,19 @@ def test_streams_are_chosen_and_merged_in_the_payloads_order(data: TokenData, tm
     assert (done["shards"], done["streams"]) == (1, {"train/en": 196 + 590})
 
 
+def test_a_stream_means_what_was_appended_to_it_too(tmp_path: Path) -> None:
+    shards = {("train", 0): [4, 5], ("train+1", 0): [6], ("train-b", 0): [7], ("validation", 0): [8]}
+    held = put_tokens(tmp_path / "set", tmp_path / "spool", shards)
+    told = [
+        [file["stream"] for file in export_tokens(held, tmp_path / name, "npy", streams=[name])["files"]]
+        for name in ("train", "train+1")
+    ]
+    assert told == [["train", "train+1"], ["train+1"]]
+
+
 @pytest.mark.parametrize("to", ["datatrove", "parquet", "npy"])
 @pytest.mark.parametrize("small_chunks", [False, True])
-def test_what_is_not_learned_is_carried(tmp_path: Path, to: str, small_chunks: bool) -> None:
-    marked = put(tmp_path / "set", loss=LOSS)
+def test_what_is_not_learned_is_carried(marked: TokenData, tmp_path: Path, to: str, small_chunks: bool) -> None:
     with chunks_of(50 if small_chunks else 1 << 20):
         export_tokens(marked, tmp_path / "out", to)
         import_tokens(tmp_path / "out", tmp_path / "back", FORMATS[to])
@@ -163,14 +190,13 @@ def test_what_is_not_learned_is_carried(tmp_path: Path, to: str, small_chunks: b
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_documents_taken_down_are_left_out(tmp_path: Path, to: str) -> None:
-    marked = put(tmp_path / "set", gone=GONE)
-    receipt = export_tokens(marked, tmp_path / "out", to, link=to == "megatron")
+def test_documents_taken_down_are_left_out(thinned: TokenData, tmp_path: Path, to: str) -> None:
+    receipt = export_tokens(thinned, tmp_path / "out", to, link=to == "megatron")
     assert receipt["left_out"] == {"documents": 4, "tokens": 164 + 207, "loss_tokens": 0}
     assert [file["documents"] for file in receipt["files"]] == [2, 40]  # nothing is left of the third: no file
     assert len(list((tmp_path / "out").glob("validation*"))) == 0
     (first, *_) = receipt["files"]
-    assert readers(to, marked)(tmp_path / "out" / first["path"]) == [of(marked, 0)[0], of(marked, 0)[2]]
+    assert readers(to, thinned)(tmp_path / "out" / first["path"]) == [of(thinned, 0)[0], of(thinned, 0)[2]]
 
 
 def chunks_of(tokens: int) -> Any:
@@ -193,7 +219,7 @@ def test_chunks_change_nothing(data: TokenData, tmp_path: Path) -> None:
 # Megatron
 
 
-@pytest.mark.parametrize("code", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("code", [1, 4, 8])
 def test_megatrons_documents_of_several_sequences(tmp_path: Path, code: int) -> None:
     sequences = [[5, 6, 0], [7], [8, 0], [], [9, 9, 9]]
     write_megatron(tmp_path / "in" / "text", sequences, [0, 1, 3, 3, 4, 5], code)
@@ -379,23 +405,24 @@ def test_rows_of_a_pack(tmp_path: Path, pack: str) -> None:
 # Arrays
 
 
-@pytest.mark.parametrize("kind", ["<u2", "<u4", "<i4", "<i8", ">u4"])
+@pytest.mark.parametrize("kind", ["<u2", "<i8", ">u4"])
 def test_numpys_own_arrays(tmp_path: Path, kind: str) -> None:
     tokens = [5, 6, 0, 7, 0, 8]
     np.save(tmp_path / "flat.npy", np.array(tokens, kind))
     import_tokens(tmp_path / "flat", tmp_path / "set", "npy", vocabulary=unnamed_vocabulary(10, 0))
     assert [record["tokens"] for record in cat(tmp_path / "set")] == [[5, 6], [7], [8]]
     np.save(tmp_path / "rows.npy", np.array([[5, 6, 0], [7, 0, 0], [0, 0, 0]], kind))
-    for boundaries, pad, found in [
+    cases: list[tuple[Any, int | None, list[list[int]]]] = [
         ("index", None, [[5, 6], [7, 0], [0, 0]]),
         ("rows", 0, [[5, 6], [7], []]),
         ("eos", None, [[5, 6], [7], [], [], [], []]),
         ("eos", 0, [[5, 6], [7]]),
-    ]:
+    ]
+    for boundaries, pad, found in cases:
         out = tmp_path / f"{boundaries}{pad}"
         import_tokens(
             tmp_path / "rows.npy", out, "npy", vocabulary=unnamed_vocabulary(10, 0), pad_id=pad, boundaries=boundaries
-        )  # type: ignore[arg-type]
+        )
         assert [record["tokens"] for record in cat(out)] == found
 
 
@@ -408,7 +435,7 @@ def test_raw_arrays_say_nothing_of_themselves(tmp_path: Path) -> None:
             tmp_path / "a.bin", tmp_path / "two", "raw", vocabulary=unnamed_vocabulary(10, 0), dtype="uint32",
             frame="keep",
         )  # fmt: skip
-    for given, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"pad_id": 0}, "has no rows, and so no padding"),
         ({"boundaries": "rows"}, "has no rows, it is one array of 8 tokens"),
         ({"dtype": "float32"}, "dtype is 'float32'"),
@@ -417,7 +444,8 @@ def test_raw_arrays_say_nothing_of_themselves(tmp_path: Path) -> None:
         ({"validation": 1.0}, "validation is 1.0"),
         ({"shard_bytes": 3}, "shard_bytes is 3"),
         ({"stream": ""}, "a stream has a name"),
-    ]:
+    ]
+    for given, words in cases:
         with pytest.raises(RequestError, match=words):
             import_tokens(tmp_path / "a.bin", tmp_path / "two", "raw", vocabulary=unnamed_vocabulary(10, 0), **given)
     (tmp_path / "odd.bin").write_bytes(b"odd")
@@ -516,7 +544,6 @@ def test_a_shuffle_depends_on_ids_and_seed_alone(tmp_path: Path) -> None:
     done = import_tokens(tmp_path / "in", tmp_path / "one", "npy", shuffle=5, **how)
     with chunks_of(64), mock.patch.object(intake, "_HELD_BYTES", 100):
         again = import_tokens(tmp_path / "in", tmp_path / "two", "npy", shuffle=5, **how)
-    turned = [tmp_path / "in" / "b" / ".." / "a.npy", tmp_path / "in" / "*" / "*.npy"]
     assert done == again
     verify(tmp_path / "one")
     other = import_tokens(tmp_path / "in", tmp_path / "three", "npy", shuffle=6, **how)
@@ -531,14 +558,23 @@ def test_a_shuffle_depends_on_ids_and_seed_alone(tmp_path: Path) -> None:
     # The order is one of all documents: neighbours come from anywhere.
     numbers = [document[0] for document in tokens_in(tmp_path / "one")]
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.15
-    assert turned  # inputs named otherwise have other paths, and so other ids
+    # An export carries ids, and so the shuffle: however its files are cut and ordered.
+    for name, merge in (("by-shard", False), ("merged", True)):
+        export_tokens(tmp_path / ("one" if merge else "three"), tmp_path / name, "parquet", merge=merge)
+        import_tokens(tmp_path / name, tmp_path / f"{name}-back", "parquet", shuffle=9, shard_bytes=1 << 20)
+    back = [sorted(tokens_in(tmp_path / f"{name}-back")) for name in ("by-shard", "merged")]
+    assert back[0] == back[1]
+    train = [
+        [one["tokens"] for one in cat(tmp_path / f"{name}-back", stream="train")] for name in ("by-shard", "merged")
+    ]
+    assert train[0] == train[1]
 
 
 def test_validation_is_the_same_share_shuffled_or_not(tmp_path: Path) -> None:
     put_olmo(tmp_path / "in", {"a.npy": numbered(1, 400)})
     how: dict[str, Any] = {"vocabulary": unnamed_vocabulary(1000, 0), "validation": 0.2, "stream": "train/web"}
     import_tokens(tmp_path / "in", tmp_path / "plain", "npy", **how)
-    import_tokens(tmp_path / "in", tmp_path / "mixed", "npy", shuffle=0, **how)
+    import_tokens(tmp_path / "in", tmp_path / "mixed", "npy", shuffle=7, **how)
     out = [
         sorted(one["tokens"] for one in cat(tmp_path / name, stream="validation/web")) for name in ("plain", "mixed")
     ]
@@ -570,6 +606,18 @@ def test_a_failed_export_leaves_nothing(data: TokenData, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_killed_export_leaves_nothing_to_clean_up(data: TokenData, tmp_path: Path) -> None:
+    (tmp_path / ".out.tmp").mkdir()
+    (tmp_path / ".out.tmp" / "half.npy").write_bytes(b"half")
+    with (tmp_path / ".out.tmp" / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RequestError, match=r"another export to .*out is under way"):
+            export_tokens(data, tmp_path / "out", "npy")
+    export_tokens(data, tmp_path / "out", "npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(list((tmp_path / "out").iterdir())) == 3 * 2 + 1
+
+
 def test_counts_that_do_not_add_up_are_refused(data: TokenData, tmp_path: Path) -> None:
     whole = exporting.kept_documents
 
@@ -596,7 +644,7 @@ def test_counts_that_do_not_add_up_are_refused(data: TokenData, tmp_path: Path) 
 def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    for given, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"to": "tar"}, "there is no format 'tar' to export to: megatron, parquet"),
         ({"to": "npy", "streams": ["train"]}, "no stream 'train' here: this data set has train/en, validation"),
         ({"to": "npy", "output": tmp_path / "full"}, "stands and is not empty"),
@@ -604,18 +652,23 @@ def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
         ({"to": "parquet", "pack": "concat-33"}, "there is no pack 'concat-33'"),
         ({"to": "parquet", "link": True}, "parquet is not the payload as it lies"),
         ({"to": "npy", "link": True, "merge": True}, "npy merged is not the payload as it lies"),
-    ]:
+    ]
+    for given, words in cases:
         with pytest.raises(RequestError, match=words):
             export_tokens(data, **{"output": tmp_path / "out", **given})
     export_tokens(data, tmp_path / "out", "npy")
-    for inputs, output, kind, words in [
+    for how, words in [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]:
+        with pytest.raises(RequestError, match=words):
+            import_tokens(tmp_path / "out", tmp_path / "set", "megatron", **how)
+    inputs: list[tuple[Path, str | Path, str, str]] = [
         (tmp_path / "out", tmp_path / "set", "tar", "there is no format 'tar' to import from"),
         (tmp_path / "out", data.store.url, "npy", "holds a data set already"),
         (tmp_path / "out", tmp_path / "set", "megatron", r"has no \*\.idx files"),
         (tmp_path / "none", tmp_path / "set", "npy", r"has no \*\.npy files"),
-    ]:
+    ]
+    for given_input, output, kind, words in inputs:
         with pytest.raises(RequestError, match=words):
-            import_tokens(inputs, output, kind)
+            import_tokens(given_input, output, kind)
     (tmp_path / "out" / "export.json").unlink()
     with pytest.raises(RequestError, match="does not say what its tokens mean"):
         import_tokens(tmp_path / "out", tmp_path / "set", "npy")
@@ -637,9 +690,11 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
     assert (code, json.loads(told)["files"]) == (0, 2)
     (tmp_path / "out" / "export.json").unlink()
     one = ("import", "--from", "megatron", tmp_path / "out")
-    code, told, _ = run(*one, "--output", tmp_path / "a", "--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
-    assert code == 0
-    assert "next: penstock verify" in told
+    words = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
+    code, told, hint = run(*one, "--output", tmp_path / "a", *words)
+    assert (code, json.loads(told)["documents"]) == (0, 46)
+    assert "next: penstock verify" in hint
+    assert run("verify", tmp_path / "a")[0] == 0
     assert list(verify(tmp_path / "a")["packs"]) == ["concat-64"]
     code, told, _ = run(*one, "--output", tmp_path / "b", "--like", data.store.url, "--shuffle", 1, "--shard-mb", 1)
     assert (code, verify(tmp_path / "b")["vocabulary"]["name"]) == (0, "small")
@@ -688,7 +743,7 @@ def documents_in(chunk: Chunk) -> list[list[int]]:
     return [part.tolist() for part in np.split(chunk.tokens, chunk.ends[:-1])]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.sampled_from(["ensure", "append"]), st.sampled_from([None, 1]))
 def test_frames_are_added_where_they_lack(documents: list[list[int]], frame: Any, bos: int | None) -> None:
     vocabulary = Vocabulary("uint16", 7, "", 0, bos, "tiny")
@@ -710,7 +765,7 @@ def test_frames_are_added_where_they_lack(documents: list[list[int]], frame: Any
             framed(chunk_of(documents), vocabulary, "keep", "here")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.booleans())
 def test_a_stream_is_cut_at_every_eos(blocks: list[list[int]], marked: bool) -> None:
     flat = [token for block in blocks for token in block]
@@ -726,7 +781,7 @@ def test_a_stream_is_cut_at_every_eos(blocks: list[list[int]], marked: bool) -> 
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.integers(0, 2))
 def test_padding_is_cut_off_the_ends_of_rows(rows: list[list[int]], pad: int) -> None:
     expected = []
@@ -738,7 +793,7 @@ def test_padding_is_cut_off_the_ends_of_rows(rows: list[list[int]], pad: int) ->
     assert documents_in(without_padding(chunk_of(rows), pad, 0)) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 7))
 def test_spans_and_masks_are_two_ways_of_saying_it(learned: list[bool], step: int) -> None:
     parts = [unlearned_spans(np.array(learned[at : at + step]), at) for at in range(0, len(learned), step)]

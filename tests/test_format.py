@@ -34,7 +34,7 @@ from token_files import (
 
 from penstock import CommitConflictError, CorruptDataError, InputError
 from penstock.sharding import format as token_format
-from penstock.sharding.canonical import canonical
+from penstock.sharding.canonical import canonical, sealed
 from penstock.sharding.dataset import open_tokens, read_generation, write_generation
 from penstock.sharding.format import Generation, Pack, Vocabulary
 from penstock.sharding.npy import npy_bytes
@@ -129,11 +129,12 @@ def rewritten(tmp_path: Path, change: Change) -> Store:
     """Change what generation 0 and its table say, and give the table its right name: a writer's mistake."""
     store = Store(tmp_path / "set")
     values = json.loads(store.read("generations/0.json"))
+    del values["seal"]
     records = change(values, np.load(tmp_path / "set" / values["shards"]["table"]))
     if records is not None:
         name = store.put(npy_bytes(records), "generations/shards-", ".npy")
         values["shards"] |= {"table": name, "sha256": sha256(store.read(name))}
-    store.replace("generations/0.json", canonical(values))
+    store.replace("generations/0.json", sealed(values))
     return store
 
 
@@ -265,6 +266,18 @@ def test_a_generation_that_contradicts_itself_is_refused(
     generation(tmp_path, spool)
     with pytest.raises(CorruptDataError, match=words):
         read_generation(rewritten(tmp_path, change))
+
+
+def test_every_changed_byte_of_a_generation_is_found(tmp_path: Path, spool: Path) -> None:
+    """Whatever it says: another geometry would be another order of rows, another EOS another loss."""
+    held, path = generation(tmp_path, spool), tmp_path / "set" / "generations" / "0.json"
+    body = path.read_bytes()
+    for at in range(0, len(body) - 1, 3):
+        path.write_bytes(body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+        with pytest.raises((CorruptDataError, InputError)):
+            open_tokens(tmp_path / "set")
+    path.write_bytes(body)
+    assert open_tokens(tmp_path / "set").generation == held
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "longer", "gone", "stale"])

@@ -80,7 +80,7 @@ def test_names_that_stay_keep_shards_and_order(sets: list[Path], tmp_path: Path)
                 data, 3, pack="best_fit-64", weights=weights, epochs=1, tail="short")])
             for data in (old, new)
         ]  # fmt: skip
-        assert np.array_equal(*rows)
+        assert np.array_equal(rows[0], rows[1])
 
 
 def test_what_was_taken_down_stays_down(sets: list[Path], tmp_path: Path) -> None:

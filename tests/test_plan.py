@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loader_files import EOS, put_data
+from token_files import put_tokens
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import TokenData
+from penstock.sharding.documents import Documents
+from penstock.sharding.generations import append
 from penstock.sharding.plan import Plan, Segment, State
+from penstock.sharding.takedown import takedown
 
 CONCAT, BEST_FIT = "concat-16", "best_fit-32"
 
@@ -286,3 +290,37 @@ def test_without_shuffle_rows_come_as_the_payload_lies(data: TokenData, tmp_path
     assert np.array_equal(rows.tokens.ravel(), whole)
     with pytest.raises(RequestError, match=r"shuffle None.*shuffle block.*pass shuffle=None"):
         StreamingLoader(data, 10, pack=CONCAT, weights={"train/a": 1}).load_state_dict(loader.state_dict())
+
+
+# Generations.
+
+
+def test_a_run_goes_on_over_an_append_and_a_takedown(tmp_path: Path) -> None:
+    """Rows of what stood come once and in order; what was appended comes with them; what is taken down is padding."""
+    one = {("train", number): [at * 7 % 31 + 2 for at in range(30 + number)] for number in range(3)}
+    put_tokens(tmp_path / "set", tmp_path / "spool", one)
+    put_tokens(tmp_path / "more", tmp_path / "spool", {("train", 0): [9] * 40})
+    loader = StreamingLoader(tmp_path / "set", 4, pack="concat-32", seed=2)
+    straight, seen = keys(loader, 0, loader.epoch_rows), keys(loader, 0, 20)
+    list(islice(loader, 5))
+    append(tmp_path / "set", tmp_path / "more")
+    longer = StreamingLoader.from_state(tmp_path / "set", loader.state_dict(), generation=1)
+    assert [part["generation"] for part in longer.state_dict()["plan"]] == [0, 1]
+    later = keys(longer, 20, 20 + longer.epoch_rows)
+    old = [key for key in later if key[0] == "train" and key[4] == 0]
+    assert seen + old == straight
+    assert {key[0] for key in later} == {"train", "train+1"}
+    list(islice(longer, 2))
+    document = int(longer.at(8).document_ids[0, 0])
+    record = next(Documents(longer.data).records(document >> 32, [document & 0xFFFFFFFF]))
+    before = longer.at(8)
+    takedown(tmp_path / "set", ids=[record["id"]])
+    after = StreamingLoader.from_state(tmp_path / "set", longer.state_dict(), generation=2)
+    assert after.step == 7
+    found, gone = after.at(8), before.document_ids == document
+    assert np.array_equal(found.positions, before.positions)
+    assert np.array_equal(found.tokens[~gone], before.tokens[~gone])
+    assert (found.tokens[gone] == after.data.generation.vocabulary.eos_id).all()
+    assert not found.loss_mask[gone].any()
+    with pytest.raises(RequestError, match=r"generation 0.*generation 2.*from_state\(path, state, generation"):
+        StreamingLoader(tmp_path / "set", 4, pack="concat-32", seed=2).load_state_dict(loader.state_dict())

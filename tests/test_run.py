@@ -16,9 +16,11 @@ import zstandard
 from small_run import recipe_over
 
 from penstock import InputError, Recipe, RecipeError, ReconciliationError, RequestError, RunError, run
+from penstock.pipelines.cli import main
 from penstock.pipelines.directory import RunDirectory
 from penstock.pipelines.runners import RunnerOptions
 from penstock.pipelines.vocabulary import run_tokenizer
+from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import open_tokens
 from penstock.sharding.tools import verify
 from penstock.transforms.step import Outcome, StepModel
@@ -190,6 +192,21 @@ def test_streams_part_the_data(corpus: Path, tmp_path: Path) -> None:
     value["tokens"]["streams"] = [{"column": "gopher_quality.words", "cuts": [150, 300]}]
     bucketed = go(value, tmp_path / "right")
     assert {f"train/gopher_quality.words-{number}" for number in range(3)} <= set(bucketed["streams"])
+
+
+def test_a_finished_run_takes_one_more_pack_and_stays_the_run_it_is(
+    finished: tuple[Path, Value], corpus: Path, tmp_path: Path
+) -> None:
+    output, manifest = tmp_path / "out", finished[1]
+    shutil.copytree(finished[0], output)
+    assert main(["pack", str(output), "--length", "32", "--workers", "1"]) == 0
+    assert verify(output)["packs"].keys() == {"best_fit-64", "concat-128", "best_fit-32"}
+    again = go(recipe_over(corpus), output)
+    assert again["tokens_sha256"] == manifest["tokens_sha256"] == open_tokens(output).generation.tokens_sha256
+    assert open_tokens(output).generation.number == 1
+    for words in (["report"], ["trace", "--shard", "0", "--row", "1", "--pack", "best_fit-32"], ["inspect"]):
+        assert main([words[0], str(output), *words[1:]]) == 0
+    assert sum(len(batch.tokens) for batch in StreamingLoader(output, 4, pack="best_fit-32", epochs=1)) > 0
 
 
 def test_small_shards_hold_the_same_documents(finished: tuple[Path, Value], corpus: Path, tmp_path: Path) -> None:

@@ -9,26 +9,35 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from token_files import LARGE, PACKS, SMALL, documents_of, put_shard, put_tokens, tokens_of
+from token_files import LARGE, PACKS, SMALL, document_of, documents_of, put_shard
 
 from penstock import CorruptDataError, InputError, PenstockError
 from penstock.sharding.canonical import SHARD_MAGIC, canonical
-from penstock.sharding.dataset import TokenData, open_tokens
-from penstock.sharding.format import ShardEntry, Vocabulary
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.format import Generation, ShardEntry, Vocabulary
 from penstock.sharding.shard import BLOCK_BYTES, ShardReader, write_shard
 from penstock.sharding.store import Store, sha256
+from penstock.sharding.tools import verify
 
+#: The document that was taken down.
+GONE = 7
 LENGTHS = [700 + at * 37 % 400 for at in range(120)]
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two shards of three blocks each."""
+    """Two shards of three blocks each, both with tokens that are not learned and a document that was taken down."""
     folder = tmp_path_factory.mktemp("written")
-    put_tokens(folder / "set", folder / "spool", {("web", 0): LENGTHS, ("web", 1): LENGTHS[::-1]})
+    shards = {("web", 0): LENGTHS, ("web", 1): LENGTHS[::-1]}
+    entries = [
+        put_shard(folder / "set", folder / "spool", stream, at, lengths, loss=[[3 + at, 9]], gone=[GONE + at])
+        for (stream, at), lengths in shards.items()
+    ]
+    write_generation(Store(folder / "set"), Generation.of(0, SMALL, PACKS, entries))
     return folder / "set"
 
 
@@ -40,7 +49,7 @@ def data(written: Path, tmp_path: Path) -> TokenData:
 
 
 def expected(vocabulary: Vocabulary = SMALL) -> list[int]:
-    return [token for at, length in enumerate(LENGTHS) for token in tokens_of(vocabulary, at, length)]
+    return [token for at, length in enumerate(LENGTHS) for token in document_of(vocabulary, at, length, at == GONE)]
 
 
 def test_tokens_come_back_by_ranges(data: TokenData) -> None:
@@ -94,10 +103,11 @@ def test_a_reader_travels_and_is_shared_by_threads(data: TokenData) -> None:
 
 def test_equal_content_has_an_equal_name_and_is_written_once(data: TokenData, tmp_path: Path) -> None:
     before = {name: (tmp_path / "set" / name).stat().st_mtime_ns for name in data.store.list("data/")}
-    entry = put_shard(tmp_path / "set", tmp_path / "spool", "web", 0, LENGTHS)
+    marks: dict[str, Any] = {"loss": [[3, 9]], "gone": [GONE]}
+    entry = put_shard(tmp_path / "set", tmp_path / "spool", "web", 0, LENGTHS, **marks)
     assert entry == data.generation.shards[0]
     assert {name: (tmp_path / "set" / name).stat().st_mtime_ns for name in data.store.list("data/")} == before
-    changed = put_shard(tmp_path / "set", tmp_path / "spool", "web", 0, LENGTHS, documents=b"other documents")
+    changed = put_shard(tmp_path / "set", tmp_path / "spool", "web", 0, LENGTHS, documents=b"other documents", **marks)
     assert changed.sha256 == entry.sha256
     assert changed.name != entry.name
 
@@ -167,6 +177,7 @@ def read_all(data: TokenData, shard: int = 0) -> None:
     assert reader.header["magic"] == SHARD_MAGIC
     for pack in PACKS:
         reader.table(pack)
+    assert len(reader.loss) == len(reader.gone) == 1
     reader.tokens(0, 10**9)
     reader.member(".docs.parquet")
 
@@ -177,7 +188,7 @@ def member(data: TokenData, suffix: str, shard: int = 0) -> Path:
     return path
 
 
-SUFFIXES = [".bin", ".json", ".ends.npy", ".sums.npy", ".best_fit-64.npy", ".docs.parquet"]
+SUFFIXES = [".bin", ".json", ".ends.npy", ".sums.npy", ".best_fit-64.npy", ".docs.parquet", ".loss.npy", ".gone.npy"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -188,6 +199,45 @@ def test_a_flipped_bit_is_found_in_every_member(data: TokenData, suffix: str, pl
     with pytest.raises(CorruptDataError, match=data.generation.shards[0].name):
         read_all(data)
     read_all(data, 1)
+
+
+def test_a_flipped_bit_is_found_anywhere(data: TokenData) -> None:
+    """Thirty places a member, chosen by a fixed seed: magic, header, padding, data."""
+    chance = np.random.default_rng(5)
+    for suffix in SUFFIXES:
+        path = member(data, suffix)
+        body = path.read_bytes()
+        for at in chance.integers(0, len(body), 30).tolist():
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(bytes([body[at] ^ 1 << int(chance.integers(8))]))
+            with pytest.raises(CorruptDataError, match=data.generation.shards[0].name):
+                read_all(data)
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(body[at : at + 1])
+        read_all(data)
+
+
+def test_shards_that_were_exchanged_whole_are_found(data: TokenData) -> None:
+    for suffix in SUFFIXES:
+        here, there = member(data, suffix), member(data, suffix, 1)
+        body = here.read_bytes()
+        shutil.copy(there, here)
+        there.write_bytes(body)
+    for shard in range(2):
+        with pytest.raises(CorruptDataError, match=data.generation.shards[shard].name):
+            read_all(data, shard)
+
+
+def test_a_payload_from_before_a_takedown_is_found(data: TokenData, tmp_path: Path) -> None:
+    """A copy that put an old file back: as long as the new one, and most of its blocks are the same."""
+    old = put_shard(tmp_path / "old", tmp_path / "spool", "web", 0, LENGTHS)
+    shutil.copy(tmp_path / "old" / old.path(".bin"), member(data, ".bin"))
+    with pytest.raises(CorruptDataError, match=r"block 0 \(bytes 0 to 65536"):
+        read_all(data)
+    with pytest.raises(CorruptDataError, match="does not match its SHA-256"):
+        verify(data.store.url)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

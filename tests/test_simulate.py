@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from loader_files import put_data
 from penstock import RequestError
 from penstock.pipelines.cli import main
 from penstock.sharding import StreamingLoader, simulated
-from penstock.sharding.blocks import Block, Blocks
+from penstock.sharding.block import Block
+from penstock.sharding.blocks import Blocks
 from penstock.sharding.dataset import TokenData
 from penstock.sharding.mixture import mixture
 from penstock.sharding.order import Geometry, Order
@@ -143,7 +145,7 @@ def test_the_curve_of_cache_sizes_is_that_of_an_lru_cache() -> None:
 
 
 def test_sampled_blocks_say_what_all_of_them_do(data: TokenData, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told() -> dict[str, dict[str, float]]:
+    def told() -> dict[str, Any]:
         return simulate(data, 24, 3, ranks_per_node=2, pack=PACK, weights={"train/a": 3, "train/b": 1}, steps=70)
 
     counted = told()
@@ -162,7 +164,7 @@ def test_sampled_blocks_say_what_all_of_them_do(data: TokenData, monkeypatch: py
 
 def test_a_full_shuffle_reads_nearly_every_block_on_every_node(data: TokenData) -> None:
     block, full = (
-        simulate(data, 24, 6, ranks_per_node=1, pack=PACK, weights={"train/a": 1}, shuffle=kind)  # type: ignore[arg-type]
+        simulate(data, 24, 6, ranks_per_node=1, pack=PACK, weights={"train/a": 1}, shuffle=kind)
         for kind in ("block", "full")
     )
     assert full["reads"]["amplification"] > 1.3 * block["reads"]["amplification"]
@@ -203,7 +205,8 @@ def test_epochs_and_tail_are_exact(data: TokenData) -> None:
 
 
 def test_refuses_what_no_loader_could_be_asked(data: TokenData) -> None:
-    for change, words in [
+    asked: dict[str, Any] = {"path": data, "batch_size": 24, "nodes": 2, "pack": PACK}
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"batch_size": 0}, "batch_size is 0"),
         ({"nodes": 0}, "nodes is 0"),
         ({"ranks_per_node": -1}, "ranks_per_node is -1"),
@@ -213,9 +216,10 @@ def test_refuses_what_no_loader_could_be_asked(data: TokenData) -> None:
         ({"shuffle": "random"}, "shuffle is 'block' or 'full'"),
         ({"pack": "concat-99"}, "no pack 'concat-99'"),
         ({"weights": {"train/c": 1}}, "no stream train/c"),
-    ]:
+    ]
+    for change, words in refused:
         with pytest.raises(RequestError, match=words):
-            simulate(**{"path": data, "batch_size": 24, "nodes": 2, "pack": PACK, **change})  # type: ignore[arg-type]
+            simulate(**{**asked, **change})
     assert simulate(data, 25, 2, ranks_per_node=4, pack=PACK)["notes"] == [
         "a batch of 25 rows does not divide among 8 ranks; 24 does"
     ]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import importlib.util
 import json
 import multiprocessing
 import socket
-from itertools import islice
+import subprocess
+import sys
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from loader_files import EOS, PACKS, put_data
+from loader_files import EOS, PACKS, VOCABULARY, put_data
 
 from penstock import RequestError
 from penstock.sharding import StreamingLoader
@@ -183,7 +186,9 @@ def test_changes_and_skips_are_the_numpy_loaders(data: TokenData) -> None:
     """While an iteration goes on, too; from where the caller stands, not from where the loader has read to."""
     plain = StreamingLoader(data, 16, pack=PACK)
     loader = torch_loader(data, 16, pack=PACK, fields=("targets",))
-    expected, found, documents = [], [], plain.at(9).document_ids.ravel()[:1].tolist()
+    expected: list[Any] = []
+    found: list[Any] = []
+    documents = plain.at(9).document_ids.ravel()[:1].tolist()
     for moved, given in ((plain, expected), (loader, found)):
         for batch in moved:
             given.append((batch.step, batch.position, batch.tokens.tolist(), batch.loss_mask.tolist()))
@@ -246,6 +251,69 @@ def test_refuses_unequal_slices_and_names_the_nearest_batch(
 def test_refuses_a_short_last_batch_on_several_ranks(data: TokenData) -> None:
     with pytest.raises(RequestError, match="tail='drop'"):
         torch_loader(data, 8, pack=PACK, world_size=2, tail="short", epochs=1)
+
+
+FAKE_RANK = """
+import sys
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from penstock.sharding.torch import TorchLoader
+
+found = []
+for rank in range(16):
+    torch.distributed.init_process_group("fake", rank=rank, world_size=16, store=FakeStore())
+    mesh = init_device_mesh("cpu", (2, 2, 2, 2), mesh_dim_names=("dp_replicate", "dp_shard", "cp", "tp"))
+    mesh["dp_replicate", "dp_shard"]._flatten("dp")
+    named = {"mesh": mesh, "context": "cp", "cut": "zigzag", "pack": "best_fit-32"}
+    loader = TorchLoader(sys.argv[1], 16, data=("dp_replicate", "dp_shard"), **named)
+    flat = TorchLoader(sys.argv[1], 16, data="dp", **named)
+    assert torch.equal(loader.at(0).tokens, flat.at(0).tokens)
+    found.append((loader.rank, loader.world_size, loader.at(0).tokens.tolist()))
+    torch.distributed.destroy_process_group()
+print(found)
+"""
+
+
+def test_a_device_mesh_gives_each_rank_its_rows_and_its_part_of_them(data: TokenData) -> None:
+    """Sixteen ranks: tensor-parallel peers get the same; context-parallel peers get each token of a row once."""
+    command = [sys.executable, "-W", "ignore", "-c", FAKE_RANK, str(data.store.url)]
+    told = ast.literal_eval(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    whole = StreamingLoader(data, 16, pack=PACK).at(0).tokens
+    chunks = ([0, 3], [1, 2])
+    for number, (rank, world, tokens) in enumerate(told):
+        replicate, shard, context, _ = (number >> bit & 1 for bit in (3, 2, 1, 0))
+        assert (rank, world) == (2 * replicate + shard, 4)
+        rows = whole[4 * rank : 4 * rank + 4].reshape(4, 4, 8)
+        assert tokens == rows[:, chunks[context]].reshape(4, 16).tolist()
+
+
+def test_a_compiled_step_takes_varlen_of_every_batch_without_compiling_again(data: TokenData) -> None:
+    """Attention within pieces, from cu_seqlens of a fixed shape, equals attention piece by piece."""
+    loader = torch_loader(data, 8, pack=PACK, epochs=1, tail="pad")
+    pieces = max(len(batch.cu_seqlens) for batch in loader)
+    loader.seek(step=0)
+    compiled = []
+
+    def graph(module: Any, inputs: Any) -> Any:
+        compiled.append(module)
+        return module.forward
+
+    def packed(x: Any, cu_seqlens: Any) -> Any:
+        places = torch.arange(len(x))
+        piece = torch.searchsorted(cu_seqlens[1:], places, right=True)
+        visible = (piece[:, None] == piece[None, :]).tril()
+        return torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None], attn_mask=visible[None])[0]
+
+    attend = torch.compile(packed, backend=graph, dynamic=False, fullgraph=True)
+    table = torch.randn(VOCABULARY.size, 8, generator=torch.Generator().manual_seed(0))
+    for batch in islice(loader, 4):
+        x, known = table[batch.tokens.flatten()], batch.cu_seqlens.tolist()
+        parts = [x[None, start:stop] for start, stop in pairwise(known) if stop > start]
+        attention = torch.nn.functional.scaled_dot_product_attention
+        apart = torch.cat([attention(part, part, part, is_causal=True)[0] for part in parts])
+        assert torch.allclose(attend(x, batch.varlen(pieces).cu_seqlens), apart, atol=1e-5)
+    assert len(compiled) == 1
 
 
 def one_rank(folder: str, port: int, rank: int, results: Any) -> None:

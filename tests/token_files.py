@@ -121,17 +121,16 @@ def put_golden(
     documents: Callable[[str, int], bytes | None] = lambda stream, number: None,
 ) -> None:
     """Write the golden data set of a vocabulary: generation 0, one with a pack more; of uint16 one with cohorts."""
-    marks, packs = GOLDEN_MARKS[vocabulary], PACKS
-    entries = [put_shard(folder, spool, *place, lengths, vocabulary, packs, documents(*place), **marks.get(place, {}))
+    marks = GOLDEN_MARKS[vocabulary]
+    entries = [put_shard(folder, spool, *place, lengths, vocabulary, PACKS, documents(*place), **marks.get(place, {}))
                for place, lengths in GOLDEN_SHARDS[vocabulary].items()]  # fmt: skip
-    write_generation(Store(folder), Generation.of(0, vocabulary, packs, entries))
+    write_generation(Store(folder), Generation.of(0, vocabulary, PACKS, entries))
     add_pack(folder, GOLDEN_PACK)
     if vocabulary is SMALL:
         data = open_tokens(folder)
         places = [(next_cohort(stream, data.generation.streams), number, lengths)
                   for (stream, number), lengths in GOLDEN_MORE.items()]  # fmt: skip
-        packs = (*PACKS, GOLDEN_PACK)
-        append_shards(data, [put_shard(folder, spool, stream, number, lengths, vocabulary, packs,
+        append_shards(data, [put_shard(folder, spool, stream, number, lengths, vocabulary, (*PACKS, GOLDEN_PACK),
                                        documents(stream, number)) for stream, number, lengths in places])  # fmt: skip
     spool.unlink()
 
