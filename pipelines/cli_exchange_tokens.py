@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,7 @@ def add_import(commands: Any) -> None:
     parser.add_argument("input", nargs="+", metavar="INPUT", help="files, folders or globs")
     parser.add_argument(
         "--from", required=True, dest="kind", metavar="FORMAT",
-        help="megatron, parquet, npy (NumPy's, or OLMo's without header), datatrove, raw (.bin, also llm.c's)",
+        help="megatron, parquet, npy (NumPy's, or OLMo's without header), datatrove, raw or llmc (.bin)",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="folder or URL of the data set")
     meaning = parser.add_argument_group("what the tokens mean (exports of penstock say it themselves)")
@@ -113,7 +114,7 @@ def import_command(arguments: Any) -> int:
         **packs,
     )
     print(json.dumps(done, indent=1, ensure_ascii=False))
-    print(f"\nnext: penstock verify {arguments.output}    then: penstock inspect {arguments.output}")
+    print(f"next: penstock verify {arguments.output}    then: penstock inspect {arguments.output}", file=sys.stderr)
     return 0
 
 

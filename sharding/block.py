@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter, getitem, lt
 from typing import Any, Protocol
 
@@ -71,21 +72,23 @@ class Block:
         self.straight = (self._straight + b"\0").index(0)
 
     @cached_property
-    def _copies(self) -> tuple[array[int], array[int]]:
-        """First copy of each row; start and stop of each, as `Layout` has them. An array gives its numbers fastest."""
-        return self._pieces[2:]
-
-    @cached_property
-    def _pieces(self) -> tuple[array[int], bytes, array[int], array[int]]:
-        """First piece of each row, and SEGMENT records; first copy of each row, and copies.
+    def _laid(self) -> tuple[list[bytes], array[int], array[int]]:
+        """SEGMENT records of each row; first copy of each row, and copies, in arrays, which give numbers fastest.
 
         Made when first asked for, which `concat` without masks never does.
         """
         layout = self._layout()
-        return _array(layout.first), layout.segments.tobytes(), _array(layout.copied), _array(layout.copies)
+        records, bounds = layout.segments.tobytes(), (layout.first * SEGMENT.itemsize).tolist()
+        rows = [records[start:stop] for start, stop in pairwise(bounds)]
+        return rows, array("q", layout.copied.tobytes()), array("q", layout.copies.tobytes())
 
     def _layout(self) -> Layout:
         return self._tables.table(self._shard).layout(self._group, self._shard, self._out, self._spans)
+
+    @cached_property
+    def records(self) -> list[bytes]:
+        """SEGMENT records of each row, as bytes: joining records field by field costs ten times as much."""
+        return self._laid[0]
 
     def slices(self, row: int) -> list[memoryview]:
         """The tokens of a row and the one behind it, in order, as they lie."""
@@ -93,15 +96,10 @@ class Block:
         if row < len(straight) and straight[row]:
             start = row * self._length
             return [tokens[start : start + self._length + 1]]
-        copied, copies = self._copies
+        _, copied, copies = self._laid
         bounds, spare = iter(copies[2 * copied[row] : 2 * copied[row + 1]]), self._spare
         # A start of -1 is padding.
         return [tokens[a:b] if a >= 0 else spare[: b - a] for a, b in zip(bounds, bounds, strict=True)]
-
-    def segments(self, row: int) -> bytes:
-        """SEGMENT records of a row, as bytes: joining records field by field costs ten times as much."""
-        first, records, _, _ = self._pieces
-        return records[first[row] * SEGMENT.itemsize : first[row + 1] * SEGMENT.itemsize]
 
     @cached_property
     def _muted(self) -> tuple[Ints, Ints]:
@@ -114,13 +112,9 @@ class Block:
         return muted[mutes[row] : mutes[row + 1]]
 
 
-def _array(numbers: Ints) -> array[int]:
-    return array("q", numbers.tobytes())
-
-
 # Rows are copied by so many tokens at a time, which the CPU's cache holds.
 _TOKENS_AT_ONCE = 1 << 17
-_tokens, _lead = attrgetter("tokens"), attrgetter("straight")
+_tokens, _lead, _records = attrgetter("tokens"), attrgetter("straight"), attrgetter("records")
 
 
 def copy_rows(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], out: NDArray[Any]) -> None:
@@ -145,6 +139,17 @@ def _parts(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any]) ->
         return list(map(getitem, map(_tokens, blocks), bounds))
     places = zip(blocks, rows.tolist(), strict=True)
     return [part for block, row in places for part in (block.slices(row) if block else [padding.data])]
+
+
+def join_segments(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], count: int) -> NDArray[Any]:
+    """Give the SEGMENT records of rows one after another; `padding` where there is no block, up to `count` rows."""
+    spare = padding.tobytes()
+    if None not in blocks:
+        parts = list(map(getitem, map(_records, blocks), rows.tolist()))
+    else:
+        places = zip(blocks, rows.tolist(), strict=True)
+        parts = [block.records[row] if block else spare for block, row in places]
+    return np.frombuffer(b"".join(parts) + spare * (count - len(parts)), SEGMENT)
 
 
 def _straight(full: int, out: Ints, length: int) -> bytes:

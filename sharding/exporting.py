@@ -63,8 +63,8 @@ def export_tokens(
     """Write a data set's documents in another format into a new local folder; give what `export.json` says.
 
     to: megatron, parquet, npy (OLMo), datatrove (nanotron), llmc. streams: of these alone. merge: a file a stream
-    instead of a file a shard. link: hard links to payloads instead of copies. pack: rows of this pack instead of
-    documents, in Parquet. RequestError where the format cannot hold what is asked.
+    instead of a file a shard. link: hard links to payloads instead of copies; what is taken down later stays in them.
+    pack: rows of this pack instead of documents, in Parquet. RequestError where the format cannot hold what is asked.
     """
     data = path if isinstance(path, TokenData) else open_tokens(path, generation)
     if to not in WRITERS:

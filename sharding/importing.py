@@ -33,6 +33,7 @@ from .format import Generation, Pack, Vocabulary
 from .intake import InOrder, Intake, Shuffled, keyed_ids
 from .megatron import MegatronSource
 from .parquet_rows import ParquetSource
+from .positions import is_validation
 from .store import Store
 
 #: What reads each format, and the suffix of its files.
@@ -42,6 +43,7 @@ SOURCES: dict[str, tuple[Callable[[ForeignFile, Reading], Source], str]] = {
     "npy": (ArraySource, ".npy"),
     "datatrove": (DatatroveSource, ".ds"),
     "raw": (ArraySource, ".bin"),
+    "llmc": (ArraySource, ".bin"),
 }
 SHARD_BYTES = 512 << 20
 _ANY = 1 << 62
@@ -54,8 +56,8 @@ class Importing:
 
     reading: how files are read. stream: of all documents. source: name of the input, part of every id. frame: what is
     done about EOS and BOS. shard_bytes: a shard is no longer, unless one document is. shuffle: seed of the shuffle of
-    documents; None keeps their order. validation: share of documents, by a keyed hash of the id. scratch: local folder
-    for spools, as large as a shard, or as all tokens where they are shuffled.
+    documents; None keeps their order. validation: share of documents, by a hash of the id that no seed changes.
+    scratch: local folder for spools, as large as a shard, or as all tokens where they are shuffled.
     """
 
     reading: Reading
@@ -92,10 +94,10 @@ def import_tokens(
 ) -> dict[str, Any]:
     """Make a data set at `output`, generation 0, of files in another format; give its counts and tokens_sha256.
 
-    inputs: files, folders or globs, local or in a store. kind: megatron, parquet, npy, datatrove or raw. vocabulary:
-    what the tokens mean; files exported by penstock say it themselves. boundaries, dtype, column, pad_id: see
-    `Reading`; the rest: see `Importing`. InputError and RequestError for what cannot be read so, ReconciliationError
-    where counts do not add up.
+    inputs: files, folders or globs, local or in a store. kind: megatron, parquet, npy, datatrove, raw or llmc (which
+    are read alike). vocabulary: what the tokens mean; files exported by penstock say it themselves. boundaries, dtype,
+    column, pad_id: see `Reading`; the rest: see `Importing`. InputError and RequestError for what cannot be read so,
+    ReconciliationError where counts do not add up.
     """
     if kind not in SOURCES:
         raise RequestError(f"there is no format {kind!r} to import from: {', '.join(SOURCES)}")
@@ -175,7 +177,7 @@ class _Run:
             written = sum(getattr(entry, name) for entry in entries)
             if written != expected:
                 raise ReconciliationError(f"{expected} {name} were read or added, the shards have {written}")
-        generation = Generation.of(0, self._vocabulary, self.how.packs, entries)
+        generation = Generation.of(0, self._vocabulary, self.how.packs, entries, made="import")
         write_generation(self.store, generation)
         return {
             "files": len(self.files), "documents": self.documents, "tokens": self.tokens + self.added,
@@ -214,12 +216,12 @@ class _Run:
                 intake.cut()
 
     def _send(self, stream: str, chunk: Chunk) -> None:
-        if not self.how.validation or stream.startswith("validation"):
+        if not self.how.validation or is_validation(stream):
             self._intake(stream).add(chunk)
             return
         share = self.how.validation
         limit = np.uint64(int(share * (1 << 64)))
-        out = keyed_ids(chunk.columns, self.how.shuffle or 0, "validation") < limit
+        out = keyed_ids(chunk.columns, 0, "validation") < limit
         for name, inside, part in ((stream, ~out, 1 - share), (_validation_of(stream), out, share)):
             if inside.any():
                 taken = chunk if inside.all() else chunk.take(np.flatnonzero(inside))

@@ -74,6 +74,13 @@ def put(
     return open_tokens(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _not_to_the_disk() -> Iterator[None]:
+    """Leave out fsync: half the time of these tests, and others' matter."""
+    with mock.patch("os.fsync"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     return put(tmp_path_factory.mktemp("small") / "set")
@@ -82,6 +89,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     return put(tmp_path_factory.mktemp("large") / "set", LARGE)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put(tmp_path_factory.mktemp("marked") / "set", loss=LOSS)
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    return put(tmp_path_factory.mktemp("thinned") / "set", gone=GONE)
 
 
 def of(data: TokenData, shard: int) -> list[list[int]]:
@@ -161,8 +178,7 @@ def test_a_stream_means_what_was_appended_to_it_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["datatrove", "parquet", "npy"])
 @pytest.mark.parametrize("small_chunks", [False, True])
-def test_what_is_not_learned_is_carried(tmp_path: Path, to: str, small_chunks: bool) -> None:
-    marked = put(tmp_path / "set", loss=LOSS)
+def test_what_is_not_learned_is_carried(marked: TokenData, tmp_path: Path, to: str, small_chunks: bool) -> None:
     with chunks_of(50 if small_chunks else 1 << 20):
         export_tokens(marked, tmp_path / "out", to)
         import_tokens(tmp_path / "out", tmp_path / "back", FORMATS[to])
@@ -174,14 +190,13 @@ def test_what_is_not_learned_is_carried(tmp_path: Path, to: str, small_chunks: b
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_documents_taken_down_are_left_out(tmp_path: Path, to: str) -> None:
-    marked = put(tmp_path / "set", gone=GONE)
-    receipt = export_tokens(marked, tmp_path / "out", to, link=to == "megatron")
+def test_documents_taken_down_are_left_out(thinned: TokenData, tmp_path: Path, to: str) -> None:
+    receipt = export_tokens(thinned, tmp_path / "out", to, link=to == "megatron")
     assert receipt["left_out"] == {"documents": 4, "tokens": 164 + 207, "loss_tokens": 0}
     assert [file["documents"] for file in receipt["files"]] == [2, 40]  # nothing is left of the third: no file
     assert len(list((tmp_path / "out").glob("validation*"))) == 0
     (first, *_) = receipt["files"]
-    assert readers(to, marked)(tmp_path / "out" / first["path"]) == [of(marked, 0)[0], of(marked, 0)[2]]
+    assert readers(to, thinned)(tmp_path / "out" / first["path"]) == [of(thinned, 0)[0], of(thinned, 0)[2]]
 
 
 def chunks_of(tokens: int) -> Any:
@@ -204,7 +219,7 @@ def test_chunks_change_nothing(data: TokenData, tmp_path: Path) -> None:
 # Megatron
 
 
-@pytest.mark.parametrize("code", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("code", [1, 4, 8])
 def test_megatrons_documents_of_several_sequences(tmp_path: Path, code: int) -> None:
     sequences = [[5, 6, 0], [7], [8, 0], [], [9, 9, 9]]
     write_megatron(tmp_path / "in" / "text", sequences, [0, 1, 3, 3, 4, 5], code)
@@ -390,7 +405,7 @@ def test_rows_of_a_pack(tmp_path: Path, pack: str) -> None:
 # Arrays
 
 
-@pytest.mark.parametrize("kind", ["<u2", "<u4", "<i4", "<i8", ">u4"])
+@pytest.mark.parametrize("kind", ["<u2", "<i8", ">u4"])
 def test_numpys_own_arrays(tmp_path: Path, kind: str) -> None:
     tokens = [5, 6, 0, 7, 0, 8]
     np.save(tmp_path / "flat.npy", np.array(tokens, kind))
@@ -529,7 +544,6 @@ def test_a_shuffle_depends_on_ids_and_seed_alone(tmp_path: Path) -> None:
     done = import_tokens(tmp_path / "in", tmp_path / "one", "npy", shuffle=5, **how)
     with chunks_of(64), mock.patch.object(intake, "_HELD_BYTES", 100):
         again = import_tokens(tmp_path / "in", tmp_path / "two", "npy", shuffle=5, **how)
-    turned = [tmp_path / "in" / "b" / ".." / "a.npy", tmp_path / "in" / "*" / "*.npy"]
     assert done == again
     verify(tmp_path / "one")
     other = import_tokens(tmp_path / "in", tmp_path / "three", "npy", shuffle=6, **how)
@@ -544,14 +558,23 @@ def test_a_shuffle_depends_on_ids_and_seed_alone(tmp_path: Path) -> None:
     # The order is one of all documents: neighbours come from anywhere.
     numbers = [document[0] for document in tokens_in(tmp_path / "one")]
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.15
-    assert turned  # inputs named otherwise have other paths, and so other ids
+    # An export carries ids, and so the shuffle: however its files are cut and ordered.
+    for name, merge in (("by-shard", False), ("merged", True)):
+        export_tokens(tmp_path / ("one" if merge else "three"), tmp_path / name, "parquet", merge=merge)
+        import_tokens(tmp_path / name, tmp_path / f"{name}-back", "parquet", shuffle=9, shard_bytes=1 << 20)
+    back = [sorted(tokens_in(tmp_path / f"{name}-back")) for name in ("by-shard", "merged")]
+    assert back[0] == back[1]
+    train = [
+        [one["tokens"] for one in cat(tmp_path / f"{name}-back", stream="train")] for name in ("by-shard", "merged")
+    ]
+    assert train[0] == train[1]
 
 
 def test_validation_is_the_same_share_shuffled_or_not(tmp_path: Path) -> None:
     put_olmo(tmp_path / "in", {"a.npy": numbered(1, 400)})
     how: dict[str, Any] = {"vocabulary": unnamed_vocabulary(1000, 0), "validation": 0.2, "stream": "train/web"}
     import_tokens(tmp_path / "in", tmp_path / "plain", "npy", **how)
-    import_tokens(tmp_path / "in", tmp_path / "mixed", "npy", shuffle=0, **how)
+    import_tokens(tmp_path / "in", tmp_path / "mixed", "npy", shuffle=7, **how)
     out = [
         sorted(one["tokens"] for one in cat(tmp_path / name, stream="validation/web")) for name in ("plain", "mixed")
     ]
@@ -667,9 +690,11 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
     assert (code, json.loads(told)["files"]) == (0, 2)
     (tmp_path / "out" / "export.json").unlink()
     one = ("import", "--from", "megatron", tmp_path / "out")
-    code, told, _ = run(*one, "--output", tmp_path / "a", "--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
-    assert code == 0
-    assert "next: penstock verify" in told
+    words = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
+    code, told, hint = run(*one, "--output", tmp_path / "a", *words)
+    assert (code, json.loads(told)["documents"]) == (0, 46)
+    assert "next: penstock verify" in hint
+    assert run("verify", tmp_path / "a")[0] == 0
     assert list(verify(tmp_path / "a")["packs"]) == ["concat-64"]
     code, told, _ = run(*one, "--output", tmp_path / "b", "--like", data.store.url, "--shuffle", 1, "--shard-mb", 1)
     assert (code, verify(tmp_path / "b")["vocabulary"]["name"]) == (0, "small")
@@ -718,7 +743,7 @@ def documents_in(chunk: Chunk) -> list[list[int]]:
     return [part.tolist() for part in np.split(chunk.tokens, chunk.ends[:-1])]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.sampled_from(["ensure", "append"]), st.sampled_from([None, 1]))
 def test_frames_are_added_where_they_lack(documents: list[list[int]], frame: Any, bos: int | None) -> None:
     vocabulary = Vocabulary("uint16", 7, "", 0, bos, "tiny")
@@ -740,7 +765,7 @@ def test_frames_are_added_where_they_lack(documents: list[list[int]], frame: Any
             framed(chunk_of(documents), vocabulary, "keep", "here")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.booleans())
 def test_a_stream_is_cut_at_every_eos(blocks: list[list[int]], marked: bool) -> None:
     flat = [token for block in blocks for token in block]
@@ -756,7 +781,7 @@ def test_a_stream_is_cut_at_every_eos(blocks: list[list[int]], marked: bool) -> 
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(DOCUMENTS, st.integers(0, 2))
 def test_padding_is_cut_off_the_ends_of_rows(rows: list[list[int]], pad: int) -> None:
     expected = []
@@ -768,7 +793,7 @@ def test_padding_is_cut_off_the_ends_of_rows(rows: list[list[int]], pad: int) ->
     assert documents_in(without_padding(chunk_of(rows), pad, 0)) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @drawn(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 7))
 def test_spans_and_masks_are_two_ways_of_saying_it(learned: list[bool], step: int) -> None:
     parts = [unlearned_spans(np.array(learned[at : at + step]), at) for at in range(0, len(learned), step)]

@@ -185,6 +185,15 @@ def test_the_name_of_a_vocabulary_is_not_its_behaviour(data: TokenData, tmp_path
     assert verify(tmp_path / "set")["shards"] == 4
 
 
+def test_what_lies_in_an_object_store_is_copied_and_verified(data: TokenData, more: TokenData) -> None:
+    remote = Store("memory://appended/more")
+    for name in more.store.list():
+        remote.put_named(more.store.read(name), name)
+    made = append(data, remote.url)
+    assert (made.streams, made.number) == (("a", "b", "a+1", "c"), 1)
+    assert verify(data.store.url)["shards"] == 6
+
+
 def test_a_damaged_object_is_not_copied(
     data: TokenData, more: TokenData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
