@@ -90,8 +90,14 @@ def test_pickles_and_says_the_same_of_the_same_rows(data: TokenData, loader: Str
 
 
 def test_rows_all_over_the_data_are_made_singly_and_rows_in_order_together(loader: StreamingLoader) -> None:
-    rows, read = Rows(loader), []
-    with mock.patch.object(loader, "rows", side_effect=lambda positions: read.append(len(positions)) or Batch):
+    rows = Rows(loader)
+    read: list[int] = []
+
+    def made(positions: Any) -> type[Batch]:
+        read.append(len(positions))
+        return Batch
+
+    with mock.patch.object(loader, "rows", side_effect=made):
         for number in (700, 100, 400, 5):
             rows[number]
         assert read == [1, 1, 1, 1]
