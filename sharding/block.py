@@ -146,7 +146,7 @@ def join_segments(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[A
     """Give the SEGMENT records of rows one after another; `padding` where there is no block, up to `count` rows."""
     spare = padding.tobytes()
     if None not in blocks:
-        parts = list(map(getitem, map(_records, blocks), rows.tolist()))
+        parts: list[bytes] = list(map(getitem, map(_records, blocks), rows.tolist()))
     else:
         places = zip(blocks, rows.tolist(), strict=True)
         parts = [block.records[row] if block else spare for block, row in places]

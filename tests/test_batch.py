@@ -86,7 +86,8 @@ def spans_of(chance: np.random.Generator, tokens: int) -> list[tuple[int, int]]:
 
 def row_oracle(chance: np.random.Generator, policy: str) -> tuple[Shards, dict[Any, Any], set[int]]:
     """Two shards of any lengths with marks of all kinds: how to read them, their rows, tokens that must not be seen."""
-    length, rows, kind = int(chance.integers(1, 25)), int(chance.integers(1, 7)), chance.choice([np.uint16, np.uint32])
+    length, rows = int(chance.integers(1, 25)), int(chance.integers(1, 7))
+    kind = [np.uint16, np.uint32][int(chance.integers(2))]
     expected: dict[Any, Any] = {None: padding(length)}
     hidden: set[int] = set()
     shards: Any = None
