@@ -10,8 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from mmap import ACCESS_READ, mmap
-from os import fstat
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from .format import Pack, PackCount, ShardEntry, Vocabulary
 from .marks import GONE, LOSS, gone_problem, left_over, loss_problem, marked
 from .npy import npy_array, npy_bytes
 from .packing import PackTable
-from .store import MissingObjectError, Store, sha256
+from .store import MissingObjectError, Store, mapped, sha256
 
 #: Bytes of payload under one checksum.
 BLOCK_BYTES = 1 << 16
@@ -121,13 +119,6 @@ def _check_ends(ends: NDArray[np.uint64], tokens: int, size: int, itemsize: int)
         raise ValueError(f"a shard holds at most 2^32 documents, not {len(ends)}")
 
 
-def mapped(path: Path) -> memoryview:
-    """Map a whole file to read it; costs a fifth of np.memmap, and is shared with other processes."""
-    with path.open("rb") as file:
-        empty = not fstat(file.fileno()).st_size  # which cannot be mapped
-        return memoryview(b"" if empty else mmap(file.fileno(), 0, access=ACCESS_READ))
-
-
 def scan_tokens(payload: Path, token: np.dtype[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read a local payload in pieces of 8 MiB; give each piece's first token's number, and its tokens."""
     with payload.open("rb") as file:
@@ -170,9 +161,7 @@ def _last_tokens(ends: NDArray[np.uint64], first: int, count: int) -> NDArray[np
 class ShardReader:
     """Reads a shard. `shard` is its number in the generation's order, `fetch` reads ranges of a remote store.
 
-    verified: what readers have held against its SHA-256, by shard and suffix: where there are many shards, each is
-    opened again for nearly every block.
-
+    verified: members that need no second look, by shard and suffix: of many, one is opened anew for nearly every block.
     What does not match its checksum raises CorruptDataError, naming the shard and the block. Picklable, thread-safe.
     """
 
