@@ -96,7 +96,7 @@ class LateCopies:
         self.waiting: list[tuple[int, Any, list[bool]]] = []
 
     def copy(self, memory: Any) -> tuple[Any, Any]:
-        there, done = torch.empty(memory.size, dtype=torch.int32), [False]
+        there, done = torch.empty(memory.nbytes, dtype=torch.uint8), [False]
         ctypes.memmove(there.data_ptr(), memory.ctypes.data, there.nbytes)
         self.waiting.append((memory.ctypes.data, there, done))
         while len(self.waiting) > 3:

@@ -45,9 +45,10 @@ def importable(work: Path) -> dict[str, str]:
     """Environment in which a peer's interpreter finds penstock, and it alone of what this one has."""
     import penstock
 
-    (work / "path").mkdir(exist_ok=True)
-    if not (link := work / "path" / "penstock").exists():
-        link.symlink_to(Path(penstock.__file__).parent)
+    link = work / "path" / "penstock"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)  # of an earlier run, maybe of another checkout
+    link.symlink_to(Path(penstock.__file__).parent)
     return {"PYTHONPATH": str(work / "path"), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 
