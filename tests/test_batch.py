@@ -44,7 +44,7 @@ class Shards:
         self._readers.append(SimpleNamespace(
             shard=len(self._readers), table=lambda _: table, tokens=lambda start, stop: tokens[start:stop],
             entry=SimpleNamespace(tokens=len(tokens)), gone=np.array(sorted(gone), np.uint64),
-            loss=np.array(spans, np.uint64).reshape(-1, 2),
+            loss=np.array(spans, np.uint64).reshape(-1, 2), span=lambda _, group: table.span(group),
         ))  # fmt: skip
 
     def table(self, shard: int) -> PackTable:
