@@ -175,8 +175,8 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
 
     def _lay_out(self, buffers: Buffers) -> None:
         """Have batches laid out, in memory from `buffers`, by the thread that makes them."""
-        named = {"fields": self._options.fields, "context": self._options.context}
-        self._laid_out = partial(load, **named, buffers=buffers, wide=self.device.type == "cpu")
+        fields, context, wide = self._options.fields, self._options.context, self.device.type == "cpu"
+        self._laid_out = partial(load, fields=fields, context=context, buffers=buffers, wide=wide)
         self.loader.finish = self._laid_out
 
     def _on_host(self, cargo: Cargo) -> TorchBatch:

@@ -46,6 +46,8 @@ class Rows:
     def __init__(self, loader: StreamingLoader, *, epochs: int | None = 1, fields: Sequence[str] = ()) -> None:
         if epochs is not None and epochs < 1:
             raise RequestError(f"epochs is {epochs}; pass 1 or more, or None to go on for ever")
+        if len({(segment.pack, segment.generation) for segment in loader.plan.segments}) > 1:
+            raise RequestError("this loader's plan changes pack or data on the way: make one of the pack to be read")
         self.loader = loader
         self.fields = tuple(dict.fromkeys(("tokens", "labels", *check_fields(fields, PER_TOKEN))))
         self._count = LARGEST_POSITION if epochs is None else epochs * loader.epoch_rows
@@ -85,7 +87,7 @@ class Rows:
 
     def _row(self, position: int) -> Row:
         chunk, place = divmod(position, _CHUNK)
-        arrays = self._chunks.peek(chunk)
+        arrays = self._chunks.peek([chunk])[chunk]
         if arrays is None:
             if self._touched.get(chunk, lambda: position) == position:
                 return {name: array[0] for name, array in self._read([position]).items()}
