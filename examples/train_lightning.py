@@ -10,6 +10,7 @@ last is what `Tokens` saves.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ class Tokens(lightning.LightningDataModule):
 
     def __init__(self, run: str, batch_size: int, pack: str | None = None) -> None:
         super().__init__()
-        self.asked: dict[str, Any] = {"path": run, "batch_size": batch_size, "pack": pack}
-        self.state: dict[str, Any] | None = None
+        self.open = partial(TorchLoader, run, batch_size, pack=pack, fields=("targets", "position_ids"), dicts=True)
+        self.state: dict[str, Any] = {}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        self.loader = TorchLoader(**self.asked, fields=("targets", "position_ids"), dicts=True)
-        if self.state is not None:
+        self.loader = self.open()
+        if self.state:
             self.loader.load_state_dict(self.state)
         return DataLoader(self.loader, batch_size=None)  # hides the loader's own state, which is one batch ahead
 
@@ -41,10 +42,10 @@ class Tokens(lightning.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loader": self.state}
+        return self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.state = state_dict["loader"]
+        self.state = state_dict
 
 
 class Model(lightning.LightningModule):
@@ -67,23 +68,21 @@ class Model(lightning.LightningModule):
 
 def train(run: str, pack: str | None, steps: int, checkpoint: Path, batch_size: int = 8) -> list[float]:
     lightning.seed_everything(0)
-    shape = TorchLoader(run, batch_size, pack=pack, rank=0, world_size=1).loader
+    tokens = Tokens(run, batch_size, pack)
+    shape = tokens.open(rank=0, world_size=1).loader
     model = Model(shape.data.generation.vocabulary.size, shape.pack.pack.length)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer(max_steps=steps, enable_checkpointing=False, use_distributed_sampler=False, **quiet)
     last = checkpoint if checkpoint.exists() else None
-    trainer.fit(model, datamodule=Tokens(run, batch_size, pack), ckpt_path=last, weights_only=False)
+    trainer.fit(model, datamodule=tokens, ckpt_path=last, weights_only=False)
     trainer.save_checkpoint(checkpoint)
     return model.losses
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a tiny model on a penstock run with Lightning.")
-    parser.add_argument("run", help="a run's folder, or its tokens/")
-    parser.add_argument("--pack", help="name of the pack, where the run has several")
-    parser.add_argument("--steps", type=int, default=100, help="step to train up to, counted from the very first")
-    parser.add_argument(
-        "--checkpoint", type=Path, default=Path("lightning.ckpt"), help="file to save to and go on from"
-    )
+    for name, kind, value in (("run", str, None), ("--pack", str, None), ("--steps", int, 100)):
+        parser.add_argument(name, type=kind, default=value)
+    parser.add_argument("--checkpoint", type=Path, default=Path("last.ckpt"), help="file to save to and go on from")
     options = parser.parse_args()
     train(options.run, options.pack, options.steps, options.checkpoint)

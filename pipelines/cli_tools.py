@@ -37,6 +37,8 @@ def add_tools(commands: Any) -> None:
     """`penstock inspect | verify | cat | report`."""
     inspect = add_command(commands, "inspect", inspect_command, "show what a run's token files hold")
     inspect.add_argument("dir", metavar="DIR")
+    inspect.add_argument("--tables", action="store_true", help="read the shards' tables too: what they alone tell")
+    inspect.add_argument("--generation", type=int, metavar="N", help="the current one by default")
     verify = add_command(commands, "verify", verify_command, "check every checksum and count of what a run wrote")
     verify.add_argument("dir", metavar="DIR")
     cat = add_command(commands, "cat", cat_command, "print documents back from the token files, as JSON lines")
@@ -103,7 +105,8 @@ def inspect_command(arguments: Any) -> int:
     """Show what token files hold."""
     from ..sharding.tools import inspect
 
-    print(json.dumps(inspect(arguments.dir), indent=1, ensure_ascii=False))
+    found = inspect(arguments.dir, arguments.generation, tables=arguments.tables)
+    print(json.dumps(found, indent=1, ensure_ascii=False))
     return 0
 
 

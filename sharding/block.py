@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter, getitem, lt
 from typing import Any, Protocol
 
@@ -46,16 +47,19 @@ class Block:
 
     def __init__(self, tables: Tables, shard: int, group: int, reader: ShardReader) -> None:
         self._tables, self._shard, self._group = tables, shard, group
-        pack, table = tables.pack.pack, reader.table(tables.pack.pack)
-        start, stop = table.span(group)
+        pack = tables.pack.pack
+        start, stop = reader.span(pack, group)
         tokens = reader.tokens(start, stop + 1)
         # Memory, not arrays: slicing and joining memory costs half of what it does with arrays.
         self.tokens, self._spare, self._length = tokens.data, tables.padding.data, pack.length
         self._out, self._spans = NONE, NO_SPANS
+        taken = NO_SPANS
         if len(gone := left_out(reader, tables.without)):
+            table = reader.table(pack)
             first, last = table.documents(group)
             low, high = np.searchsorted(gone, [first, last + 1])  # The token behind may be the next document's.
             self._out = gone[low:high]
+            taken = table.tokens_of(self._out) - start
         if len(reader.loss):
             spans = reader.loss.astype(np.int64)
             low, high = np.searchsorted(spans[:, 1], start, "right"), np.searchsorted(spans[:, 0], stop + 1)
@@ -64,28 +68,28 @@ class Block:
         self.mutes = len(self._spans) > 0
         self._straight = bytes(0)
         if pack.policy == "concat":
-            self._straight = _straight(
-                (len(tokens) - 1) // pack.length, table.tokens_of(self._out) - start, pack.length
-            )
+            self._straight = _straight((len(tokens) - 1) // pack.length, taken, pack.length)
         #: Rows that are copied as they lie, up to the first that is not.
         self.straight = (self._straight + b"\0").index(0)
 
     @cached_property
-    def _copies(self) -> tuple[array[int], array[int]]:
-        """First copy of each row; start and stop of each, as `Layout` has them. An array gives its numbers fastest."""
-        return self._pieces[2:]
-
-    @cached_property
-    def _pieces(self) -> tuple[array[int], bytes, array[int], array[int]]:
-        """First piece of each row, and SEGMENT records; first copy of each row, and copies.
+    def _laid(self) -> tuple[list[bytes], array[int], array[int]]:
+        """SEGMENT records of each row; first copy of each row, and copies, in arrays, which give numbers fastest.
 
         Made when first asked for, which `concat` without masks never does.
         """
         layout = self._layout()
-        return _array(layout.first), layout.segments.tobytes(), _array(layout.copied), _array(layout.copies)
+        records, bounds = layout.segments.tobytes(), (layout.first * SEGMENT.itemsize).tolist()
+        rows = [records[start:stop] for start, stop in pairwise(bounds)]
+        return rows, array("q", layout.copied.tobytes()), array("q", layout.copies.tobytes())
 
     def _layout(self) -> Layout:
         return self._tables.table(self._shard).layout(self._group, self._shard, self._out, self._spans)
+
+    @cached_property
+    def records(self) -> list[bytes]:
+        """SEGMENT records of each row, as bytes: joining records field by field costs ten times as much."""
+        return self._laid[0]
 
     def slices(self, row: int) -> list[memoryview]:
         """The tokens of a row and the one behind it, in order, as they lie."""
@@ -93,15 +97,10 @@ class Block:
         if row < len(straight) and straight[row]:
             start = row * self._length
             return [tokens[start : start + self._length + 1]]
-        copied, copies = self._copies
+        _, copied, copies = self._laid
         bounds, spare = iter(copies[2 * copied[row] : 2 * copied[row + 1]]), self._spare
         # A start of -1 is padding.
         return [tokens[a:b] if a >= 0 else spare[: b - a] for a, b in zip(bounds, bounds, strict=True)]
-
-    def segments(self, row: int) -> bytes:
-        """SEGMENT records of a row, as bytes: joining records field by field costs ten times as much."""
-        first, records, _, _ = self._pieces
-        return records[first[row] * SEGMENT.itemsize : first[row + 1] * SEGMENT.itemsize]
 
     @cached_property
     def _muted(self) -> tuple[Ints, Ints]:
@@ -114,19 +113,15 @@ class Block:
         return muted[mutes[row] : mutes[row + 1]]
 
 
-def _array(numbers: Ints) -> array[int]:
-    return array("q", numbers.tobytes())
-
-
 # Rows are copied by so many tokens at a time, which the CPU's cache holds.
 _TOKENS_AT_ONCE = 1 << 17
-_tokens, _lead = attrgetter("tokens"), attrgetter("straight")
+_tokens, _lead, _records = attrgetter("tokens"), attrgetter("straight"), attrgetter("records")
 
 
 def copy_rows(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], out: NDArray[Any]) -> None:
     """Copy rows of blocks, padding where there is none and behind them, into `out` (b, L + 1): joined as they lie, and
     widened as one, which costs less than to widen each."""
-    at_once = max(1, _TOKENS_AT_ONCE // len(padding))
+    at_once = max(1, _TOKENS_AT_ONCE // (len(padding) - 1))
     for first in range(0, len(out), at_once):
         last = min(first + at_once, len(out))
         held = rows[first:last]
@@ -145,6 +140,17 @@ def _parts(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any]) ->
         return list(map(getitem, map(_tokens, blocks), bounds))
     places = zip(blocks, rows.tolist(), strict=True)
     return [part for block, row in places for part in (block.slices(row) if block else [padding.data])]
+
+
+def join_segments(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], count: int) -> NDArray[Any]:
+    """Give the SEGMENT records of rows one after another; `padding` where there is no block, up to `count` rows."""
+    spare = padding.tobytes()
+    if None not in blocks:
+        parts: list[bytes] = list(map(getitem, map(_records, blocks), rows.tolist()))
+    else:
+        places = zip(blocks, rows.tolist(), strict=True)
+        parts = [block.records[row] if block else spare for block, row in places]
+    return np.frombuffer(b"".join(parts) + spare * (count - len(parts)), SEGMENT)
 
 
 def _straight(full: int, out: Ints, length: int) -> bytes:

@@ -68,13 +68,14 @@ class Fetching:
 
     def made(self, job: Job, asked: Asked, buffers: Buffers) -> Batch:
         """Wait for what was asked for and put the batch together."""
-        held = {key: self._wait(job, key, one) if isinstance(one, Future) else one for key, one in asked.items()}
+        found = {key: self._wait(job, key, one) if isinstance(one, Future) else one for key, one in asked.items()}
         keys = job.places.keys
-        set_aside = {key: one for key, one in held.items() if isinstance(one, Quarantined)}
-        for key, record in set_aside.items():
-            positions = zip(job.positions.tolist(), keys, strict=False)
-            self.blocks.quarantine.note(record, [position for position, one in positions if one == key])
-        blocks = list(map((held | dict.fromkeys(set_aside)).__getitem__, keys))
+        for key, record in found.items():
+            if isinstance(record, Quarantined):
+                positions = zip(job.positions.tolist(), keys, strict=False)
+                self.blocks.quarantine.note(record, [position for position, one in positions if one == key])
+        held = {key: one if isinstance(one, Block) else None for key, one in found.items()}
+        blocks = [held[key] for key in keys]
         padding = self.blocks.padding
         return Batch(job.step, job.start, job.end, job.positions, blocks, job.places.rows, padding, buffers)
 

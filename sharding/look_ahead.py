@@ -31,7 +31,9 @@ def batches(
     try:
         while (following := ahead.pop()) is not None:
             job, asked = following
-            yield fetching(job).made(job, asked, buffers)
+            made = fetching(job).made(job, asked, buffers)
+            ahead.look()  # after that: nothing comes before the first batch
+            yield made
     finally:
         ahead.cancel()
 
@@ -47,29 +49,12 @@ class _Ahead:
         self._rows = self._bytes = 0
 
     def pop(self) -> tuple[Job, Asked] | None:
-        """Give the next job, what comes after it asked for; None at the end."""
+        """Give the next job, it and the few behind it asked for; None at the end."""
         while len(self._next) <= self._prefetch and (job := self._take()) is not None:
             self._next.append(job)
-        self._look_ahead()
         return self._next.popleft() if self._next else None
 
-    def cancel(self) -> None:
-        """Let go of what is not being read yet."""
-        for asked in [asked for _, asked in self._next] + [promised for _, promised in self._later]:
-            for block in asked.values():
-                if isinstance(block, Future):
-                    block.cancel()
-
-    def _take(self) -> tuple[Job, Asked] | None:
-        if self._later:
-            job, promised = self._later.popleft()
-            self._rows -= len(job.positions)
-            self._bytes -= len(promised) * self._fetching(job).blocks.group_bytes
-            return job, self._fetching(job).ask(job, promised)
-        following = next(self._coming, None)
-        return None if following is None else (following, self._fetching(following).ask(following))
-
-    def _look_ahead(self) -> None:
+    def look(self) -> None:
         """Ask for the blocks of some more jobs at once, up to what may be on its way."""
         if not self._next:
             return
@@ -89,3 +74,19 @@ class _Ahead:
                 self._bytes += len(promised) * fetching.blocks.group_bytes
         finally:
             fetching.read(lacking)
+
+    def cancel(self) -> None:
+        """Let go of what is not being read yet."""
+        for asked in [asked for _, asked in self._next] + [promised for _, promised in self._later]:
+            for block in asked.values():
+                if isinstance(block, Future):
+                    block.cancel()
+
+    def _take(self) -> tuple[Job, Asked] | None:
+        if self._later:
+            job, promised = self._later.popleft()
+            self._rows -= len(job.positions)
+            self._bytes -= len(promised) * self._fetching(job).blocks.group_bytes
+            return job, self._fetching(job).ask(job, promised)
+        following = next(self._coming, None)
+        return None if following is None else (following, self._fetching(following).ask(following))

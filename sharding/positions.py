@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import xxhash
@@ -123,22 +124,21 @@ class Positions:
     ) -> None:
         self.legs = tuple(legs)
         self._starts = np.array([leg.start for leg in legs], np.int64)
-        names = dict.fromkeys(name for leg in legs for name in leg.mixture.names)
-        self._streams = {name: _stream(generation, pack, name, seed, shuffle) for name in names}
+        self._stream = cache(partial(_stream, generation, pack, seed=seed, shuffle=shuffle))
         self._told = pack.pack.name, shuffle
 
     def order(self, mixed: Mixture) -> str:
         """Hash of everything besides the seed that decides the order of the rows of a mixture."""
-        streams = {name: self._streams[name].fingerprint for name in mixed.names}
+        streams = {name: self._stream(name).fingerprint for name in mixed.names}
         return xxhash.xxh3_64_hexdigest(json.dumps([*self._told, mixed.weights, streams]).encode())
 
     def epoch_rows(self, leg: Leg) -> int:
         """Rows of all streams of a leg: with default weights, so many positions give every row once."""
-        return sum(self._streams[name].geometry.rows for name in leg.mixture.names)
+        return sum(self._stream(name).geometry.rows for name in leg.mixture.names)
 
     def shards(self, leg: Leg) -> list[int]:
         """Numbers of the shards of a leg's streams in the generation's order."""
-        streams = (self._streams[name] for name in leg.mixture.names)
+        streams = (self._stream(name) for name in leg.mixture.names)
         held = (range(stream.first_shard, stream.first_shard + len(stream.rows) - 1) for stream in streams)
         return [shard for shards in held for shard in shards]
 
@@ -157,7 +157,7 @@ class Positions:
             for index, (name, first) in enumerate(zip(leg.mixture.names, leg.ordinals, strict=True)):
                 here = np.flatnonzero(streams == index)
                 if here.size:
-                    yield self._streams[name], here if inside is None else inside[here], ordinals[here] + first
+                    yield self._stream(name), here if inside is None else inside[here], ordinals[here] + first
 
     def sorted_by_lane(self, positions: Ints) -> Ints:
         """Sort batches (n, B) of positions, each within itself, by lane and then by position."""

@@ -16,8 +16,9 @@ from .positions import Places
 #: What becomes of the last batch where it is not full: left out for good; given short; given with rows of padding; left
 #: for whoever goes on.
 Tail = Literal["drop", "short", "pad", "carry"]
-# Rows worked out at once: arithmetic on arrays of thousands costs a third, a row, of what it does on hundreds.
-_ROWS_AT_ONCE = 4096
+# Rows worked out at once: arithmetic on arrays of thousands costs a quarter, a row, of what it does on hundreds. The
+# first batch does not wait for many: the number doubles from the first to the most.
+_FIRST_ROWS, _ROWS_AT_ONCE = 1024, 16_384
 _POSITIONS_AT_ONCE = 1 << 16
 
 
@@ -74,11 +75,12 @@ class Schedule:
 
     def jobs(self, position: int) -> Iterator[Job]:
         """Work out the batches from a position on, in order, many at once where they are of one size."""
-        step, steps, plan = self.step(position), self.steps, self.course.plan
+        step, steps, plan, rows = self.step(position), self.steps, self.course.plan, _FIRST_ROWS
         while steps is None or step < steps:
             first, end = plan.extent(step)
             size = end - first
-            whole = max(1, min(_ROWS_AT_ONCE * self.world_size, _POSITIONS_AT_ONCE) // size)
+            whole = max(1, min(rows * self.world_size, _POSITIONS_AT_ONCE) // size)
+            rows = min(2 * rows, _ROWS_AT_ONCE)
             starts = plan.alike(step, step + whole if steps is None else min(step + whole, steps))
             if self.end is not None and len(starts) > 1 and starts[-1] + size > self.end:
                 starts.pop()

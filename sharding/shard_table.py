@@ -7,8 +7,8 @@
     .bin, .json, .ends.npy … u1 (32,)      SHA-256 of each member by suffix; zeros where a shard has no such member
 
 An entry is made when it is asked for; what loops over all shards takes a column. A record of five members and two
-packs has about 300 bytes: 100,000 shards are 30 MB, which every process of a machine maps together. As JSON they were
-88 MB, 5 s to read and 500 MB of objects.
+packs has about 300 bytes: 100,000 shards are 28 MB, which every process of a machine maps together, and are opened in
+0.08 s of CPU, verified, with 2 MB of their own. As JSON they were 88 MB, 5.1 s and 400 MB at the peak.
 """
 
 from __future__ import annotations
@@ -101,13 +101,17 @@ class ShardTable(Sequence[ShardEntry]):
 
     def by_stream(self, column: str) -> dict[str, int]:
         """Sum a column by stream."""
-        return {name: int(self.records[column][self.where(name)].sum(dtype=np.uint64)) for name in self.streams}
+        values = self.records[column]
+        return {name: int(values[self.where(name)].sum(dtype=np.uint64)) for name in self.streams}
 
     def where(self, stream: str) -> slice:
-        """Say which shards are a stream's: they lie side by side. ValueError where there is no such stream."""
-        number = self.streams.index(stream)
-        low, high = np.searchsorted(self.records["stream"], np.array([number, number + 1], np.uint32))
-        return slice(int(low), int(high))
+        """Say which shards are a stream's: they lie side by side. KeyError where there is no such stream."""
+        return self._slices[stream]
+
+    @cached_property
+    def _slices(self) -> dict[str, slice]:
+        edges = np.searchsorted(self.records["stream"], np.arange(len(self.streams) + 1, dtype=np.uint32)).tolist()
+        return {name: slice(*edges[at : at + 2]) for at, name in enumerate(self.streams)}
 
     def rows(self, pack: str, stream: str) -> Ints:
         """Give the rows of a pack in each of a stream's shards, (shards,)."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from itertools import count
+from itertools import count, islice
 
 from .batch import Batch
 from .loader import StreamingLoader
@@ -18,9 +18,12 @@ def strided(loader: StreamingLoader, first: int, every: int, ahead: int) -> Iter
 
     ahead: batches under way beside the one that is given.
     """
+    steps = iter(_steps(loader, first, every))
+    for step in islice(steps, 1):
+        yield loader.at(step)  # by this thread alone: in a forked process the loader begins anew
     pool = Pool(ahead + 1)
     waiting: deque[Future[Batch]] = deque()
-    for step in _steps(loader, first, every):
+    for step in steps:
         waiting.append(pool.submit(partial(loader.at, step)))
         if len(waiting) > ahead:
             yield waiting.popleft().result()

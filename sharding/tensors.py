@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import require
+from .batch import Batch
 from .cached import cached_property
 from .cargo import Cargo, Context, output
 from .rows import Varlen
@@ -27,12 +28,11 @@ class TorchBatch:
     batch["tokens"] is batch.tokens, for code that is also given the dictionaries of a DataLoader's workers.
     """
 
-    def __init__(self, cargo: Cargo, memory: Any, context: Context) -> None:
-        batch = self.numpy = cargo.batch
-        self.step, self.position, self.end = batch.step, batch.position, batch.end
-        self._context, self._there = context, {name: _view(memory, *place) for name, place in cargo.places.items()}
-        wide = self._there["buffer"].long()
-        self.tokens, self.labels = (part.flatten(1) for part in (wide[..., :-1], wide[..., 1:]))
+    def __init__(self, batch: Batch, there: dict[str, Any], context: Context) -> None:
+        self.step, self.position, self.end, self.numpy = batch.step, batch.position, batch.end, batch
+        self._there, self._context = there, context
+        wide = there["buffer"].long()  # at once where they are wide
+        self.tokens, self.labels = wide[..., :-1].flatten(1), wide[..., 1:].flatten(1)
 
     def __len__(self) -> int:
         return len(self.numpy)
@@ -128,10 +128,18 @@ class SideStream:
         self._stream.synchronize()
 
 
-def _view(memory: Any, start: int, kind: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    size = prod(shape) * kind.itemsize
-    whole = memory.view(torch.uint8)[start : start + size]
-    return whole.view(getattr(torch, kind.name)).view(shape)
+def here(cargo: Cargo) -> dict[str, Any]:
+    """View a cargo's arrays as tensors, where they are."""
+    return {name: torch.from_numpy(cargo.array(name)) for name in cargo.places}
+
+
+def there(cargo: Cargo, memory: Any) -> dict[str, Any]:
+    """View the arrays of a cargo that a device holds in `memory`."""
+    found = {}
+    for name, (start, kind, shape) in cargo.places.items():
+        part = memory.view(torch.uint8)[start : start + prod(shape) * kind.itemsize]
+        found[name] = part.view(getattr(torch, kind.name)).view(shape)
+    return found
 
 
 def pinned(device: Any, size: int) -> NDArray[np.int32]:

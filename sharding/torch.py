@@ -30,7 +30,7 @@ from .dataset import TokenData
 from .format import PackOrder
 from .loader import StreamingLoader
 from .ranks import Share, check_equal, share
-from .tensors import SideStream, TorchBatch, pinned
+from .tensors import SideStream, TorchBatch, here, pinned, there
 from .workers import Worker, consumed, is_worker
 
 torch = require("torch", "torch")
@@ -60,8 +60,9 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
     unequal: let ranks have slices of different size; else a batch size that W does not divide is refused, because ranks
         that wait for each other's gradients would weigh rows unequally.
 
-    In a DataLoader pass batch_size=None. Each iteration with workers starts where this loader stood when they were
-    started; they do not move it. A checkpoint is StatefulDataLoader's state, or `state_at` of the last batch used.
+    In a DataLoader pass batch_size=None; its workers give dictionaries of CPU tensors, and pin_memory=True pins them.
+    Each iteration with workers starts where this loader stood when they were started; they do not move it. So a
+    checkpoint is StatefulDataLoader's state, or `state_at` of the last batch used.
     """
 
     def __init__(
@@ -174,12 +175,13 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
 
     def _lay_out(self, buffers: Buffers) -> None:
         """Have batches laid out, in memory from `buffers`, by the thread that makes them."""
-        options = self._options
-        self._laid_out = partial(load, fields=options.fields, context=options.context, buffers=buffers)
+        fields, context, wide = self._options.fields, self._options.context, self.device.type == "cpu"
+        self._laid_out = partial(load, fields=fields, context=context, buffers=buffers, wide=wide)
         self.loader.finish = self._laid_out
 
     def _on_host(self, cargo: Cargo) -> TorchBatch:
-        return TorchBatch(cargo, torch.from_numpy(cargo.memory).to(self.device), self._options.context)
+        views = {name: view.to(self.device) for name, view in here(cargo).items()}
+        return TorchBatch(cargo.batch, views, self._options.context)
 
     def _on_cpu(self) -> Iterator[tuple[int, TorchBatch]]:
         for cargo in self._cargoes():
@@ -204,8 +206,8 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         under_way: deque[tuple[Cargo, Any]] = deque()
         try:
             for cargo in self._cargoes():
-                there, done = side.copy(cargo.memory)
-                copied.append((cargo, there, done))
+                memory, done = side.copy(cargo.memory)
+                copied.append((cargo, memory, done))
                 under_way.append((cargo, done))
                 while under_way and under_way[0][1].query():
                     under_way.popleft()
@@ -216,9 +218,9 @@ class TorchLoader(Adapter, data.IterableDataset):  # type: ignore[misc, name-def
         finally:
             side.close()
 
-    def _arrived(self, side: SideStream, cargo: Cargo, there: Any, done: Any) -> tuple[int, TorchBatch]:
-        side.arrive(there, done)
-        return cargo.end, TorchBatch(cargo, there, self._options.context)
+    def _arrived(self, side: SideStream, cargo: Cargo, memory: Any, done: Any) -> tuple[int, TorchBatch]:
+        side.arrive(memory, done)
+        return cargo.end, TorchBatch(cargo.batch, there(cargo, memory), self._options.context)
 
 
 @dataclass(frozen=True)

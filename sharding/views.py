@@ -5,7 +5,9 @@
 
 Row i is the row at position i of the loader's order: shuffled and mixed already, and rows read in order meet the same
 blocks close together. A sampler that shuffles once more is right too, but reads blocks all over the data.
-A row asked for singly costs 0.1 ms, almost all of it arithmetic that a slice does for all its rows at once.
+
+Where a row lies is arithmetic that costs little more for a hundred rows than for one. So rows asked for singly but one
+after another (by several threads, or every n-th) are made 64 at a time; those all over the data are made one by one.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from .. import RequestError
+from .blocks import Recent
 from .cargo import PER_TOKEN, check_fields
 from .loader import StreamingLoader
 from .plan import LARGEST_POSITION
 
+# Rows made together once two of them have been asked for, and how many such chunks are kept or remembered.
+_CHUNK, _KEPT, _REMEMBERED = 64, 16, 1024
 #: A row's arrays (L,) by name, or those of n rows (n, L).
 Row = dict[str, NDArray[Any]]
 
@@ -41,9 +46,16 @@ class Rows:
     def __init__(self, loader: StreamingLoader, *, epochs: int | None = 1, fields: Sequence[str] = ()) -> None:
         if epochs is not None and epochs < 1:
             raise RequestError(f"epochs is {epochs}; pass 1 or more, or None to go on for ever")
+        if len({(segment.pack, segment.generation) for segment in loader.plan.segments}) > 1:
+            raise RequestError("this loader's plan changes pack or data on the way: make one of the pack to be read")
         self.loader = loader
         self.fields = tuple(dict.fromkeys(("tokens", "labels", *check_fields(fields, PER_TOKEN))))
         self._count = LARGEST_POSITION if epochs is None else epochs * loader.epoch_rows
+        self._chunks: Recent[Row] = Recent(_KEPT)
+        self._touched: Recent[int] = Recent(_REMEMBERED)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.loader, self._count, self.fields)
 
     def __len__(self) -> int:
         return self._count
@@ -63,7 +75,7 @@ class Rows:
             return self._arrays(range(*which.indices(self._count)))
         if isinstance(which, (Sequence, np.ndarray)):
             return self._arrays(which)
-        return {name: array[0] for name, array in self._arrays([index(which)]).items()}
+        return self._row(self._position(index(which)))
 
     def __getitems__(self, which: Sequence[int]) -> list[Row]:
         """Give several rows at once, as torch's DataLoader asks for a batch."""
@@ -71,7 +83,19 @@ class Rows:
         return [{name: array[at] for name, array in arrays.items()} for at in range(len(which))]
 
     def _arrays(self, which: Iterable[int]) -> Row:
-        positions = [self._position(number) for number in which]
+        return self._read([self._position(number) for number in which])
+
+    def _row(self, position: int) -> Row:
+        chunk, place = divmod(position, _CHUNK)
+        arrays = self._chunks.peek([chunk])[chunk]
+        if arrays is None:
+            if self._touched.get(chunk, lambda: position) == position:
+                return {name: array[0] for name, array in self._read([position]).items()}
+            last = min((chunk + 1) * _CHUNK, self._count)
+            arrays = self._chunks.get(chunk, lambda: self._read(range(chunk * _CHUNK, last)))
+        return {name: array[place] for name, array in arrays.items()}
+
+    def _read(self, positions: Sequence[int]) -> Row:
         batch = self.loader.rows(positions)
         return {name: getattr(batch, name) for name in self.fields}
 
@@ -79,3 +103,9 @@ class Rows:
         if not -self._count <= number < self._count:
             raise IndexError(f"there is no row {number}: rows go from 0 to {self._count - 1}")
         return int(number) + (self._count if number < 0 else 0)
+
+
+def _rebuilt(loader: StreamingLoader, count: int, fields: tuple[str, ...]) -> Rows:
+    rows = Rows(loader, fields=fields)
+    rows._count = count
+    return rows

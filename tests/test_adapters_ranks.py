@@ -49,10 +49,7 @@ def test_a_cargo_holds_what_the_batch_gives_cut_afterwards(data: TokenData, cut:
     for rank in range(2):
         context = Context(rank, 2, cut)
         cargo = load(batch, FIELDS, context, Buffers(2))
-        held = {
-            name: cargo.memory.view(np.uint8)[at : at + int(np.prod(shape)) * kind.itemsize].view(kind).reshape(shape)
-            for name, (at, kind, shape) in cargo.places.items()
-        }
+        held = {name: cargo.array(name) for name in cargo.places}
         assert np.array_equal(held["buffer"][..., :-1].reshape(10, 16), context.of(batch.tokens))
         assert np.array_equal(held["buffer"][..., 1:].reshape(10, 16), context.of(batch.labels))
         for name in PER_TOKEN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from penstock.sharding.dataset import TokenData
 from penstock.sharding.views import Rows
 
 PACK = "best_fit-32"
+
+
+class Batch:
+    tokens = labels = np.zeros((64, 32), np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,10 @@ def test_epochs_follow_one_another_each_in_its_own_order(loader: StreamingLoader
     endless = Rows(loader, epochs=None)
     assert len(endless) == 1 << 62
     assert np.array_equal(endless[10**12]["tokens"], loader.rows([10**12]).tokens[0])
+    changed = StreamingLoader(loader.data, 64, pack=PACK)
+    changed.change(pack="concat-16", at=640)
+    with pytest.raises(RequestError, match="changes pack or data on the way"):
+        Rows(changed)
     with pytest.raises(RequestError, match="epochs is 0"):
         Rows(loader, epochs=0)
     with pytest.raises(RequestError, match="no 'cu_seqlens'"):
@@ -80,6 +89,23 @@ def test_pickles_and_says_the_same_of_the_same_rows(data: TokenData, loader: Str
     assert np.array_equal(again[:5]["tokens"], whole[:5])
 
 
+def test_rows_all_over_the_data_are_made_singly_and_rows_in_order_together(loader: StreamingLoader) -> None:
+    rows = Rows(loader)
+    read: list[int] = []
+
+    def made(positions: Any) -> type[Batch]:
+        read.append(len(positions))
+        return Batch
+
+    with mock.patch.object(loader, "rows", side_effect=made):
+        for number in (700, 100, 400, 5):
+            rows[number]
+        assert read == [1, 1, 1, 1]
+        for number in (*range(6, 64), 5, 128, *range(len(rows) - 2, len(rows))):
+            rows[number]
+    assert read[4:] == [64, 1, 1, len(rows) % 64]
+
+
 def test_threads_share_it(loader: StreamingLoader, whole: Any) -> None:
     rows = Rows(loader, fields=("position_ids",))
     with ThreadPoolExecutor(8) as pool:
@@ -89,7 +115,7 @@ def test_threads_share_it(loader: StreamingLoader, whole: Any) -> None:
 
 def test_serves_torchs_map_style_data_loader(loader: StreamingLoader, whole: Any) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    batches = list(torch.utils.data.DataLoader(Rows(loader), batch_size=16, num_workers=2))
+    batches = list(torch.utils.data.DataLoader(Rows(loader), batch_size=16))
     assert np.array_equal(np.concatenate([batch["tokens"].numpy() for batch in batches]), whole)
     shuffled = torch.utils.data.DataLoader(Rows(loader), batch_size=16, shuffle=True, drop_last=True)
     assert next(iter(shuffled))["labels"].shape == (16, 32)

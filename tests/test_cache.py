@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,12 +11,14 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.sharding import cache as cache_module
 from penstock.sharding import leases
 from penstock.sharding.cache import BlockCache, cache_folder
 
@@ -136,12 +139,25 @@ def use(folder: Path, seed: int, seconds: float) -> None:
             cache._open.clear()
 
 
+def folder_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.glob("??/*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 def test_processes_share_a_folder_and_may_be_killed(tmp_path: Path) -> None:
     steady = [SPAWN.Process(target=use, args=(tmp_path, seed, 1.5)) for seed in range(2)]
     killed = [SPAWN.Process(target=use, args=(tmp_path, seed, 60.0)) for seed in range(10, 13)]
     for process in [*steady, *killed]:
         process.start()
-    time.sleep(1.0)
+    until, largest, count = time.time() + 1.0, 0, len(steady) + len(killed)
+    while time.time() < until:
+        largest = max(largest, folder_bytes(tmp_path))
+        time.sleep(0.005)
+    # All five together: at most the cap, and what each of them writes this moment.
+    assert largest <= (20 + count) * len(body("00-block"))
     for process in killed:
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -157,6 +173,23 @@ def test_processes_share_a_folder_and_may_be_killed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("??/.*"))
     for path in tmp_path.glob("??/*"):
         assert path.read_bytes() == body(path.name)
+
+
+def test_what_each_may_hold_is_less_the_more_processes_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_LOOK", 0.0)
+    caches = [BlockCache(tmp_path, 8000) for _ in range(4)]
+    for number, cache in enumerate(caches):
+        cache.get(f"0{number}", lambda: b"block")
+    assert caches[3].held_bytes == 8000 // 8 // 4
+    assert caches[0].held_bytes == 8000 // 8
+    (tmp_path / "users" / "of-one-that-was-killed").touch()
+    del caches[1:3], cache
+    gc.collect()
+    caches[0].get("09", lambda: b"block")
+    assert caches[0].held_bytes == 8000 // 8 // 2
+    assert len(list((tmp_path / "users").iterdir())) == 2
 
 
 def test_the_folder_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:

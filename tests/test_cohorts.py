@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from penstock import RequestError
+from penstock.sharding.arguments import mixtures_asked
 from penstock.sharding.cohorts import cohort_of, next_cohort
 from penstock.sharding.format import Pack, PackOrder
 from penstock.sharding.mixture import mixture
@@ -80,6 +81,14 @@ def test_splits_have_all_cohorts() -> None:
 def test_weights_that_mean_nothing_are_refused(weights: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words):
         choose_streams(pack(ROWS), "train", weights)
+
+
+def test_a_plan_keeps_that_a_cohort_is_left_out() -> None:
+    """Without the 0 the name would mean it too."""
+    weights = {"train/web": 0.5, "train/web+1": 0, "train/code": 0.5, "train/none": 0, "train/none+1": 0}
+    kept = (("train/code", 1), ("train/web", 1), ("train/web+1", 0))
+    assert mixtures_asked("train", weights) == [(0, kept)]
+    assert choose_streams(pack(ROWS), "train", dict(kept)) == mixture({"train/code": 1, "train/web": 1})
 
 
 def test_a_share_is_exact_at_every_prefix() -> None:

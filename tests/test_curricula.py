@@ -28,13 +28,14 @@ from penstock.sharding.schedule import Schedule
 
 CONCAT, BEST_FIT = "concat-16", "best_fit-32"
 STREAMS = ("train/a", "train/b", "train/c", "train/d")
-LENGTH = 260
+#: Positions of the last segment that are looked at; more than any stream gives of its own in a test.
+BEYOND, MOST = 60, 400
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     """Streams of very many, many, few and one or two rows."""
-    shards = {"train/a": (90, 40), "train/b": (25,), "train/c": (6, 1), "train/d": (1,), "validation/a": (3,)}
+    shards = {"train/a": (60, 40), "train/b": (15,), "train/c": (6, 1), "train/d": (1,), "validation/a": (3,)}
     return put_data(tmp_path_factory.mktemp("curricula") / "set", shards=shards)
 
 
@@ -73,14 +74,15 @@ def walked(plan: Plan, rows: Mapping[tuple[str, str], int], length: int) -> list
     A stream that is full leaves when it would have its turn, or when a segment begins.
     """
     packs: dict[str, Walk] = {CONCAT: Walk(), BEST_FIT: Walk()}
-    found = []
+    found: list[tuple[str, str, int]] = []
     for position in range(length):
         segment = [part for part in plan.segments if part.from_position <= position][-1]
+        assert not isinstance(segment.mixture, str)
         walk, weights = packs[segment.pack], dict(segment.mixture)
         most = {name: cap * rows[segment.pack, name] for name, cap in segment.caps}
         if position == segment.from_position and not walk.mix(weights, most):
             return found
-        full = walk.had[walk.turn()] >= most.get(walk.turn(), LENGTH)
+        full = walk.had[walk.turn()] >= most.get(walk.turn(), MOST)
         if full and not walk.mix(weights, most):
             return found
         found.append((segment.pack, *walk.give()))
@@ -90,9 +92,9 @@ def walked(plan: Plan, rows: Mapping[tuple[str, str], int], length: int) -> list
 weights_of = st.dictionaries(st.sampled_from(STREAMS), st.sampled_from([1, 1, 2, 3, 7, 100, 10**9]), min_size=1)
 caps_of = st.dictionaries(st.sampled_from(STREAMS), st.integers(1, 3), max_size=3)
 parts_of = st.tuples(
-    st.integers(1, 90), st.integers(1, 40), st.sampled_from([CONCAT, CONCAT, BEST_FIT]), weights_of, caps_of
+    st.integers(1, 50), st.integers(1, 40), st.sampled_from([CONCAT, CONCAT, BEST_FIT]), weights_of, caps_of
 )
-skips_of = st.lists(st.tuples(st.integers(0, LENGTH), st.integers(0, 50)), max_size=3)
+skips_of = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 50)), max_size=3)
 
 
 def made(parts: list[tuple[int, int, str, dict[str, int], dict[str, int]]], skips: list[tuple[int, int]]) -> Plan:
@@ -110,35 +112,37 @@ def made(parts: list[tuple[int, int, str, dict[str, int], dict[str, int]]], skip
 @cache
 def keys_of(url: str, pack: str, stream: str) -> NDArray[np.int64]:
     """(n, 4): shard, group, row and epoch of a stream's first ordinals, from a loader that reads it alone."""
-    places = StreamingLoader(Path(url), 8, pack=pack, weights={stream: 1}, seed=3).places(range(LENGTH))
+    places = StreamingLoader(Path(url), 8, pack=pack, weights={stream: 1}, seed=3).places(range(MOST))
     return np.stack([places.shards, places.groups, places.rows, places.epochs], axis=1)
 
 
-def told(course: Course, positions: range) -> NDArray[np.int64]:
-    """(n, 4) of the rows at these positions, by a course."""
+def told(course: Course, length: int) -> NDArray[np.int64]:
+    """(n, 4) of the rows at the first positions, by a course."""
     found = []
-    for position in positions:
-        places = course.at(position).positions.places(np.array([position]))
-        found.append((places.shards[0], places.groups[0], places.rows[0], places.epochs[0]))
-    return np.array(found).reshape(-1, 4)
+    for reading in course.readings:
+        end = length if reading.end is None else min(length, reading.end)
+        if end > reading.start:
+            places = reading.positions.places(np.arange(reading.start, end))
+            found.append(np.stack([places.shards, places.groups, places.rows, places.epochs], axis=1))
+    return np.concatenate(found)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(parts_of, min_size=1, max_size=5), skips_of, st.integers(1, 5))
 def test_a_plan_is_what_a_walk_row_by_row_gives(data: TokenData, parts: Any, skips: Any, world_size: int) -> None:
     """Every position's row, over every change; and each batch holds its positions, whatever the number of ranks."""
     plan = made(parts, skips)
     rows = {(pack.pack.name, name): pack.streams[name].rows for pack in data.generation.packs for name in STREAMS}
-    expected = walked(plan, rows, LENGTH)
-    ended = len(expected) < LENGTH
+    length = plan.last.from_position + BEYOND
+    expected = walked(plan, rows, length)
     if len(expected) < plan.last.from_position:
         with pytest.raises(RequestError, match="has reached its cap"):
             Course(data, plan, 3, "block")
         return
     course = Course(data, plan, 3, "block")
-    assert (course.end == len(expected)) if ended else (course.end is None or course.end >= LENGTH)
+    assert course.end == len(expected) if len(expected) < length else course.end is None or course.end >= length
     wanted = np.array([keys_of(data.store.url, pack, stream)[ordinal] for pack, stream, ordinal in expected])
-    assert np.array_equal(told(course, range(len(expected))), wanted)
+    assert np.array_equal(told(course, len(expected)), wanted)
     check_batches(course, wanted, len(expected), world_size)
 
 
@@ -157,7 +161,7 @@ def check_batches(course: Course, wanted: NDArray[np.int64], end: int, world_siz
     assert held == [at for at in range(end) if at not in skipped]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(parts_of, min_size=1, max_size=4), st.lists(st.integers(0, 6), min_size=4, max_size=4))
 def test_changes_made_on_the_way_are_the_plan_that_foresaw_them(data: TokenData, parts: Any, steps: list[int]) -> None:
     """Asked for between steps, with a state saved, read and resumed at each: the same plan, the same rows."""
@@ -172,7 +176,7 @@ def test_changes_made_on_the_way_are_the_plan_that_foresaw_them(data: TokenData,
         loader.seek(loader.step + count)
         changes: dict[str, Any] = {"batch_size": size, "pack": pack, "weights": weights, "caps": caps}
         loader = StreamingLoader.from_state(data, json.loads(json.dumps(loader.state_dict())), **changes)
-    expected = walked(loader.plan, rows, LENGTH)
+    expected = walked(loader.plan, rows, loader.plan.last.from_position + BEYOND)
     course = Course(data, loader.plan, 3, "block")
     wanted = np.array([keys_of(data.store.url, pack, stream)[ordinal] for pack, stream, ordinal in expected])
-    assert np.array_equal(told(course, range(len(expected))), wanted)
+    assert np.array_equal(told(course, len(expected)), wanted)

@@ -34,8 +34,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     shards = {("web", 0): LENGTHS, ("web", 1): LENGTHS[::-1]}
     entries = [
-        put_shard(folder / "set", folder / "spool", *place, lengths, loss=[[3 + place[1], 9]], gone=[GONE + place[1]])
-        for place, lengths in shards.items()
+        put_shard(folder / "set", folder / "spool", stream, at, lengths, loss=[[3 + at, 9]], gone=[GONE + at])
+        for (stream, at), lengths in shards.items()
     ]
     write_generation(Store(folder / "set"), Generation.of(0, SMALL, PACKS, entries))
     return folder / "set"

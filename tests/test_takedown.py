@@ -16,11 +16,13 @@ import pytest
 from token_files import PACKS, SMALL, documents_of, put_tokens, record, tokens_of
 
 from penstock import CommitConflictError, CorruptDataError, InputError, RequestError
+from penstock.pipelines.cli import main
 from penstock.sharding import StreamingLoader, emptied
 from penstock.sharding.dataset import TokenData, generation_numbers, open_tokens, write_generation
 from penstock.sharding.documents import Documents
 from penstock.sharding.format import Generation
 from penstock.sharding.packing import NO_DOCUMENT
+from penstock.sharding.purge import purged_shards
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 from penstock.sharding.takedown import takedown
@@ -368,3 +370,57 @@ def test_verify_finds_a_takedown_that_does_not_add_up(root: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"train/fr", b"train/en", 1))
     with pytest.raises(CorruptDataError, match="does not match the SHA-256 in its name"):
         verify(root)
+
+
+def in_a_run(root: Path, folder: Path) -> Path:
+    """A run's folder around a data set, as far as the tools look."""
+    folder.mkdir()
+    shutil.copytree(root, folder / "tokens" / "abc")
+    for name in ("documents/def/data/part.parquet", "text/ghi/data/part.jsonl", "tokens/abc/slices/one.bin"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"text")
+    held = open_tokens(root).generation
+    counts = {"kept": held.shards.total("documents"), "tokens": held.shards.total("tokens")}
+    stages = {"tokens": "abc", "documents": "def", "text": "ghi"}
+    told = {"stages": stages, "tokens_sha256": held.tokens_sha256, **counts}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_a_run_stays_the_run_it_was(root: Path, tmp_path: Path) -> None:
+    run = in_a_run(root, tmp_path / "run")
+    takedown(run, urls=["/train/fr/"], purge=True)
+    assert verify(run)["taken_down"]["documents"] == 2
+    assert purged_shards(open_tokens(run).store) == {open_tokens(run, 0).generation.shards[2].name}
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "kept": 27}))
+    with pytest.raises(CorruptDataError, match="the run's manifest says kept 27, its token files have 28"):
+        verify(run)
+
+
+def test_the_command_says_what_went_and_what_still_holds_the_text(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = in_a_run(root, tmp_path / "run")
+    (tmp_path / "ids").write_text(
+        f"# asked for\n{identity('train/fr', 0, 1)}\n\n{identity('validation', 0, 1)} # too\n"
+    )
+    words = ["takedown", str(run), "--id", f"@{tmp_path / 'ids'}", "--url", "/train/en/0/3"]
+    assert main([*words, "--dry-run"]) == 0
+    dry = capsys.readouterr().out
+    assert "3 documents, 273 tokens in 3 shards would go\nnothing was written" in dry
+    assert main([*words, "--reason", "asked", "--signed-by", "R.", "--purge"]) == 0
+    text = capsys.readouterr().out
+    assert f"{identity('train/fr', 0, 1)}  train/fr 0:1  9 tokens  by id  https://example.org/train/fr/0/1" in text
+    assert "generations that cannot be read any more: 0" in text
+    loud = text.partition("NOT TOUCHED, and may still hold the text:")[2]
+    for place in (f"{run}/documents: ", f"{run}/text: ", f"{run}/tokens/abc/slices: ", "models trained on them"):
+        assert place in loud
+    assert "until --purge" in dry
+    assert "until --purge" not in loud
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["documents"], told["already_gone"], told["generation"]) == (0, 3, 1)
+    assert main(["takedown", str(run), "--url", "nowhere"]) == 2
+    assert "no document of" in capsys.readouterr().err
+    assert main(["takedown", str(run), "--id", f"@{tmp_path / 'none'}"]) == 2

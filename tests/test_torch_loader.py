@@ -186,7 +186,9 @@ def test_changes_and_skips_are_the_numpy_loaders(data: TokenData) -> None:
     """While an iteration goes on, too; from where the caller stands, not from where the loader has read to."""
     plain = StreamingLoader(data, 16, pack=PACK)
     loader = torch_loader(data, 16, pack=PACK, fields=("targets",))
-    expected, found, documents = [], [], plain.at(9).document_ids.ravel()[:1].tolist()
+    expected: list[Any] = []
+    found: list[Any] = []
+    documents = plain.at(9).document_ids.ravel()[:1].tolist()
     for moved, given in ((plain, expected), (loader, found)):
         for batch in moved:
             given.append((batch.step, batch.position, batch.tokens.tolist(), batch.loss_mask.tolist()))
@@ -297,13 +299,13 @@ def test_a_compiled_step_takes_varlen_of_every_batch_without_compiling_again(dat
         compiled.append(module)
         return module.forward
 
-    @torch.compile(backend=graph, dynamic=False, fullgraph=True)
-    def attend(x: Any, cu_seqlens: Any) -> Any:
+    def packed(x: Any, cu_seqlens: Any) -> Any:
         places = torch.arange(len(x))
         piece = torch.searchsorted(cu_seqlens[1:], places, right=True)
         visible = (piece[:, None] == piece[None, :]).tril()
         return torch.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None], attn_mask=visible[None])[0]
 
+    attend = torch.compile(packed, backend=graph, dynamic=False, fullgraph=True)
     table = torch.randn(VOCABULARY.size, 8, generator=torch.Generator().manual_seed(0))
     for batch in islice(loader, 4):
         x, known = table[batch.tokens.flatten()], batch.cu_seqlens.tolist()

@@ -198,8 +198,8 @@ class Ids:
     vocab_size, eod, unique_identifiers = 50_000, 0, {"class": "Ids"}
 
 
-def megatron_dataset(folder: Path, length: int, samples: int) -> Any:
-    """A GPTDataset over one .bin, its indices built in memory; masks are shared by all samples."""
+def megatron_dataset(folder: Path, length: int, samples: int, cache: Path | None = None) -> Any:
+    """A GPTDataset over one .bin, its indices built, or taken from `cache`; masks are shared by all samples."""
     import numpy as np
     import torch
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
@@ -211,6 +211,7 @@ def megatron_dataset(folder: Path, length: int, samples: int) -> Any:
     config = GPTDatasetConfig(
         random_seed=0, sequence_length=length, blend=([str(folder / "data")], None), split="1,0,0", tokenizer=Ids(),
         reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False, create_attention_mask=False,
+        path_to_cache=None if cache is None else str(cache),
     )  # fmt: skip
     indexed = IndexedDataset(str(folder / "data"), mmap=True)
     documents = np.arange(len(indexed.document_indices) - 1, dtype=np.int32)
