@@ -657,7 +657,8 @@ def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=words):
             export_tokens(data, **{"output": tmp_path / "out", **given})
     export_tokens(data, tmp_path / "out", "npy")
-    for how, words in [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]:
+    cases = [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]
+    for how, words in cases:
         with pytest.raises(RequestError, match=words):
             import_tokens(tmp_path / "out", tmp_path / "set", "megatron", **how)
     inputs: list[tuple[Path, str | Path, str, str]] = [
@@ -690,8 +691,8 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
     assert (code, json.loads(told)["files"]) == (0, 2)
     (tmp_path / "out" / "export.json").unlink()
     one = ("import", "--from", "megatron", tmp_path / "out")
-    words = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
-    code, told, hint = run(*one, "--output", tmp_path / "a", *words)
+    meaning = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
+    code, told, hint = run(*one, "--output", tmp_path / "a", *meaning)
     assert (code, json.loads(told)["documents"]) == (0, 46)
     assert "next: penstock verify" in hint
     assert run("verify", tmp_path / "a")[0] == 0
