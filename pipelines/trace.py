@@ -7,7 +7,7 @@ of the clusters table, a URL one reading of the ledger's URL column. Each functi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import RequestError
-from ..sharding.course import Course
-from ..sharding.dataset import open_tokens, run_manifest
+from ..sharding.course import Course, Reading
+from ..sharding.dataset import TokenData, open_tokens, run_manifest
 from ..sharding.documents import Documents
 from ..sharding.plan import State
+from ..sharding.purge import is_purged
 from ..sharding.store import Store
 from .directory import RunDirectory
 from .tables import read_row, row_groups
@@ -55,16 +56,17 @@ def trace_step(
     if last - first > MOST_ROWS:
         raise RequestError(f"step {step} has {last - first:,} rows, more than the {MOST_ROWS:,} traced at once")
     reading = course_of(path, saved).at(first)
-    documents = Documents(reading.data)
+    documents = Documents(standing(path, reading.data))
     batch = reading.positions.sorted_by_lane(np.arange(first, last, dtype=np.int64)[None])[0]
     if rank is not None and world_size is not None:
         batch = batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
     places, order = reading.positions.places(batch), reading.data.generation.pack(reading.pack)
+    out = {shard: left_out(documents, reading, shard) for shard in set(places.shards.tolist())}
     rows = [
         {
             "position": position,
             "epoch": epoch,
-            **row_of(documents, shard, group * order.group_rows + row, reading.pack, reading.without),
+            **row_of(documents, shard, group * order.group_rows + row, reading.pack, out[shard]),
         }
         for position, epoch, shard, group, row in zip(
             *map(np.ndarray.tolist, (batch, places.epochs, places.shards, places.groups, places.rows)), strict=True
@@ -110,13 +112,26 @@ def trace_row(path: str, shard: int, row: int, pack: str | None = None) -> Json:
     generation = documents.data.generation
     name = generation.pack(pack).pack.name
     head = {"generation": generation.number, "pack": name, "tokens_sha256": generation.tokens_sha256}
-    return {**head, **finished(run, [row_of(documents, shard, row, name)])}
+    gone = documents.reader(shard).gone.tolist()
+    return {**head, **finished(run, [row_of(documents, shard, row, name, gone)])}
 
 
-def row_of(documents: Documents, shard: int, row: int, pack: str, without: frozenset[int] = frozenset()) -> Json:
-    """Give one row as its place and the pieces of documents in it; those left out or taken down came as padding."""
-    gone = {*documents.reader(shard).gone.tolist(), *(one & 0xFFFFFFFF for one in without if one >> 32 == shard)}
-    pieces = [{**piece, "left_out": piece["ordinal"] in gone} for piece in documents.row(shard, row, pack)]
+def standing(path: str, data: TokenData) -> TokenData:
+    """Give the data set as it can be read: where older shards were purged, today's have the same documents and rows."""
+    return open_tokens(path) if is_purged(data.store, data.generation.number) else data
+
+
+def left_out(documents: Documents, read: Reading, shard: int) -> set[int]:
+    """Give the ordinals of a shard's documents that came as padding: left out by the plan, or taken down before."""
+    out = {one & 0xFFFFFFFF for one in read.without if one >> 32 == shard}
+    if documents.data.generation.number == read.data.generation.number:  # else what is gone today was there then
+        out.update(documents.reader(shard).gone.tolist())
+    return out
+
+
+def row_of(documents: Documents, shard: int, row: int, pack: str, out: Collection[int]) -> Json:
+    """Give one row as its place and the pieces of documents in it; `out` are ordinals that come as padding."""
+    pieces = [{**piece, "left_out": piece["ordinal"] in out} for piece in documents.row(shard, row, pack)]
     stream = documents.data.generation.shards[shard].stream
     return {"stream": stream, "shard": shard, "row": row, "pieces": pieces}
 

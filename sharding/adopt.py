@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import CorruptDataError
@@ -42,13 +42,23 @@ class Adopter:
         for suffix, digest in members.items():
             take(reader.store, old.path(suffix), self.store, entry.path(suffix), digest)
         self.store.put_named(header, entry.path(".json"))
-        counts: dict[str, PackCount] = {}
-        for pack, rows in self.packs.items():
-            counts[pack.name], bodies = pack_shard(reader.ends, pack, rows)
-            for suffix, body in bodies.items():
-                self.store.put_named(body, entry.path(suffix))
-                held[suffix] = sha256(body)
-        return ShardEntry(entry.name, stream, number, old.tokens, old.documents, old.sha256, held, counts)
+        counts = {pack.name: self._pack(reader, pack, rows, entry, held) for pack, rows in self.packs.items()}
+        return replace(entry, members=held, packs=counts)
+
+    def _pack(self, reader: ShardReader, pack: Pack, rows: int, entry: ShardEntry, held: dict[str, str]) -> PackCount:
+        """Take a pack's table over, or lay it out where the shard has none; a table follows from the ends alone."""
+        old = reader.entry
+        known = old.packs.get(pack.name)
+        if known is not None and known.group_rows == rows:
+            if pack.suffix in old.members:
+                held[pack.suffix] = old.members[pack.suffix]
+                take(reader.store, old.path(pack.suffix), self.store, entry.path(pack.suffix), held[pack.suffix])
+            return known
+        count, bodies = pack_shard(reader.ends, pack, rows)
+        for suffix, body in bodies.items():
+            self.store.put_named(body, entry.path(suffix))
+            held[suffix] = sha256(body)
+        return count
 
 
 def take(source: Store, name: str, target: Store, new: str, digest: str) -> bool:

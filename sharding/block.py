@@ -47,16 +47,19 @@ class Block:
 
     def __init__(self, tables: Tables, shard: int, group: int, reader: ShardReader) -> None:
         self._tables, self._shard, self._group = tables, shard, group
-        pack, table = tables.pack.pack, reader.table(tables.pack.pack)
-        start, stop = table.span(group)
+        pack = tables.pack.pack
+        start, stop = reader.span(pack, group)
         tokens = reader.tokens(start, stop + 1)
         # Memory, not arrays: slicing and joining memory costs half of what it does with arrays.
         self.tokens, self._spare, self._length = tokens.data, tables.padding.data, pack.length
         self._out, self._spans = NONE, NO_SPANS
+        taken = NO_SPANS
         if len(gone := left_out(reader, tables.without)):
+            table = reader.table(pack)
             first, last = table.documents(group)
             low, high = np.searchsorted(gone, [first, last + 1])  # The token behind may be the next document's.
             self._out = gone[low:high]
+            taken = table.tokens_of(self._out) - start
         if len(reader.loss):
             spans = reader.loss.astype(np.int64)
             low, high = np.searchsorted(spans[:, 1], start, "right"), np.searchsorted(spans[:, 0], stop + 1)
@@ -65,9 +68,7 @@ class Block:
         self.mutes = len(self._spans) > 0
         self._straight = bytes(0)
         if pack.policy == "concat":
-            self._straight = _straight(
-                (len(tokens) - 1) // pack.length, table.tokens_of(self._out) - start, pack.length
-            )
+            self._straight = _straight((len(tokens) - 1) // pack.length, taken, pack.length)
         #: Rows that are copied as they lie, up to the first that is not.
         self.straight = (self._straight + b"\0").index(0)
 
@@ -120,7 +121,7 @@ _tokens, _lead, _records = attrgetter("tokens"), attrgetter("straight"), attrget
 def copy_rows(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[Any], out: NDArray[Any]) -> None:
     """Copy rows of blocks, padding where there is none and behind them, into `out` (b, L + 1): joined as they lie, and
     widened as one, which costs less than to widen each."""
-    at_once = max(1, _TOKENS_AT_ONCE // len(padding))
+    at_once = max(1, _TOKENS_AT_ONCE // (len(padding) - 1))
     for first in range(0, len(out), at_once):
         last = min(first + at_once, len(out))
         held = rows[first:last]
@@ -145,7 +146,7 @@ def join_segments(blocks: Sequence[Block | None], rows: Ints, padding: NDArray[A
     """Give the SEGMENT records of rows one after another; `padding` where there is no block, up to `count` rows."""
     spare = padding.tobytes()
     if None not in blocks:
-        parts = list(map(getitem, map(_records, blocks), rows.tolist()))
+        parts: list[bytes] = list(map(getitem, map(_records, blocks), rows.tolist()))
     else:
         places = zip(blocks, rows.tolist(), strict=True)
         parts = [block.records[row] if block else spare for block, row in places]

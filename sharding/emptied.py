@@ -28,7 +28,7 @@ def write_without(documents: Documents, shard: int, ordinals: Sequence[int], fol
 
     folder: a local one, for the payload meanwhile. Equal content is written once, so this may be done again.
     """
-    reader = documents.reader(shard)
+    reader = documents.data.reader(shard)  # one of its own: its map of the payload goes with it
     gone = np.union1d(reader.gone.astype(np.int64), np.asarray(ordinals, np.int64))
     payload = folder / "payload"
     _write_payload(reader, gone, payload)
@@ -52,7 +52,7 @@ def _write_payload(reader: ShardReader, gone: Ints, payload: Path) -> None:
             inside = slice(int(np.searchsorted(stops, first, "right")), int(np.searchsorted(starts, last)))
             for start, stop in zip(starts[inside].tolist(), stops[inside].tolist(), strict=True):
                 tokens[max(0, start - first) : max(0, stop - first)] = reader.vocabulary.eos_id
-            file.write(tokens.tobytes())
+            tokens.tofile(file)
 
 
 def _records(documents: Documents, shard: int, gone: Ints) -> bytes:

@@ -1,7 +1,9 @@
 """The token files, format 1: what lies in a data set, and the values that say so.
 
-    generations/N.json      the data set as it stands: vocabulary, packs, streams, `tokens_sha256`, and the name and
-                            SHA-256 of the table of its shards; the highest N is current
+    generations/N.json      the data set as it stands: vocabulary, packs, streams, `tokens_sha256`, name and SHA-256 of
+                            the table of its shards; from which generation (`parent`) and by what it was made (`made`:
+                            run, pack, append, takedown, merge; `record` names an object that tells more); the highest
+                            N is current
     generations/shards-H.npy  that table, one record a shard (`shard_table`), named after its content
     data/NAME.bin           a shard's tokens: little-endian uint16 or uint32, whole documents, each followed by EOS (and
                             led by BOS where the vocabulary has one), nothing else; np.memmap reads it
@@ -13,6 +15,9 @@
     data/NAME.loss.npy      optional, uint64 (spans, 2): token ranges [start, stop) that are not learned (`marks`)
     data/NAME.gone.npy      optional, uint64 (n,): ordinals of documents taken down, whose tokens are all EOS
     data/NAME.PACK.npy      the table of a `best_fit` pack (`packing`); `concat` needs none
+    generations/N.purged.json  which shards of that generation were removed after a takedown (`purge`)
+    takedowns/N-H.jsonl     what a takedown took (`takedown_list`); merges/H.json: what a merge was made of (`merge`);
+                            a generation names it as its `record`
 
 NumPy alone reads all of it. The third document of the second shard:
 
@@ -118,7 +123,7 @@ class Generation:
     ) -> Generation:
         """Put shards in order, a parent's streams first, and fix the order constants of every pack.
 
-        made: what makes it: run, pack, append or takedown. ValueError where two shards have one stream and number.
+        made: what makes it: run, merge, pack, append, takedown. ValueError where two shards have one stream and number.
         """
         listed = list(shards)
         known = parent.streams if parent else ()

@@ -87,12 +87,13 @@ def append(path: str | Path | TokenData, other: str | Path | TokenData, **option
     """Append the shards of another data set, its current generation, as cohorts; give the next generation.
 
     Its stream `train/web` becomes `train/web+1` here, or the next that is free, or `train/web` where there is none.
-    RequestError where its vocabulary is another, or where a payload of it is here already. `options` go to the object
-    stores' clients.
+    Where all its payloads are here already, nothing is left to do: gives the current generation. RequestError where
+    some are, or where its vocabulary is another. `options` go to the object stores' clients.
     """
     data, more = (place if isinstance(place, TokenData) else open_tokens(place, **options) for place in (path, other))
     _check_vocabularies(data, more)
-    _check_payloads(data, more)
+    if _is_here(data, more):
+        return data.generation
     names = list(data.generation.streams)
     cohorts: dict[str, str] = {}
     for stream in more.generation.streams:
@@ -141,14 +142,15 @@ def _check_vocabularies(data: TokenData, more: TokenData) -> None:
         )
 
 
-def _check_payloads(data: TokenData, more: TokenData) -> None:
-    """Appended twice, documents would be learned twice."""
+def _is_here(data: TokenData, more: TokenData) -> bool:
+    """Say whether all payloads are here; some and not others are refused: documents would be learned twice."""
     here, there = (held.generation.shards.records[".bin"].tobytes() for held in (data, more))
     known = {here[at : at + 32] for at in range(0, len(here), 32)}
     twice = [at // 32 for at in range(0, len(there), 32) if there[at : at + 32] in known]
-    if twice:
-        named, count = more.generation.shards[twice[0]].name, len(more.generation.shards)
+    named, count = more.generation.shards[twice[0]].name if twice else "", len(more.generation.shards)
+    if 0 < len(twice) < count:
         raise RequestError(
             f"{data.store.url} has {len(twice)} of the {count} shards of {more.store.url} already, {named} among them: "
             "appended again, their documents would be read twice"
         )
+    return bool(twice)

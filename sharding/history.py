@@ -16,8 +16,8 @@ from .dataset import TokenData, read_generation
 from .format import Generation
 from .purge import is_purged
 from .shard import ShardReader
-from .store import Store
-from .succession import TAKEDOWN
+from .store import Store, sha256
+from .succession import TAKEDOWN, prove_child
 from .takedown_list import read_list
 
 
@@ -38,13 +38,16 @@ def history_problems(data: TokenData, found: tuple[Store, dict[str, Any]] | None
         yield f"generation {data.generation.number} was made from one that cannot be read: {error}"
         return
     for new, old in pairwise(line):
-        if new.made == TAKEDOWN:
-            try:
+        try:
+            prove_child(old, new)
+            if new.made == TAKEDOWN:
                 yield from (f"generation {new.number}: {problem}" for problem in _takedown_problems(data, new, old))
-            except PenstockError as error:
-                yield str(error)
+        except PenstockError as error:
+            yield str(error)
     if found is not None:
         yield from _run_problems(line[-1], found[1])
+    if (name := line[-1].record) is not None and sha256(data.store.read(name))[:32] not in name:
+        yield f"{data.store.url}/{name} does not match the SHA-256 in its name"
 
 
 def _run_problems(first: Generation, manifest: dict[str, Any]) -> Iterator[str]:
@@ -57,10 +60,8 @@ def _run_problems(first: Generation, manifest: dict[str, Any]) -> Iterator[str]:
 
 def _takedown_problems(data: TokenData, new: Generation, old: Generation) -> Iterator[str]:
     """Hold a generation that took documents down to the one before it, and to its list."""
-    if [(shard.stream, shard.number, shard.documents, shard.tokens) for shard in new.shards] != [
-        (shard.stream, shard.number, shard.documents, shard.tokens) for shard in old.shards
-    ]:
-        yield "a takedown changes no shard's counts, but they are not those of the generation before it"
+    if len(new.shards) != len(old.shards):
+        yield f"a takedown adds no shard, but it has {len(new.shards)} and the generation before it {len(old.shards)}"
         return
     if new.record is None:
         yield "it took documents down and names no list of them"

@@ -64,6 +64,6 @@ def left_over(tokens: NDArray[Any], first: int, ends: Words, gone: Words, eos: i
     stops = ends[gone.astype(np.int64)].astype(np.int64)
     starts = np.where(gone > 0, ends[gone.astype(np.int64) - 1], 0).astype(np.int64)
     inside = (stops > first) & (starts < first + len(tokens))
-    others = np.concatenate([np.zeros(1, np.int64), np.cumsum(tokens != eos)])
-    low, high = (np.clip(edge[inside] - first, 0, len(tokens)) for edge in (starts, stops))
-    return int((others[high] - others[low]).sum())
+    low, high = (np.clip(edge[inside] - first, 0, len(tokens)).tolist() for edge in (starts, stops))
+    # One by one: 2 µs a document, where a running sum over all tokens would cost 15 ns each.
+    return sum(int(np.count_nonzero(tokens[start:stop] != eos)) for start, stop in zip(low, high, strict=True))

@@ -22,6 +22,7 @@ tokens; masks, positions and document ids, made only when asked for, take about 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,27 +75,23 @@ class PackTable:
         self.pack, self.group_rows = pack, group_rows
         self._ends: Ints = ends.view(np.int64)
         self._total = int(self._ends[-1])
-        self._starts = self._first = np.zeros(0, np.int64)
-        self.rows = -(-self._total // pack.length)
-        if pieces is not None:
-            self.rows = int(pieces["row"][-1]) + 1
-            self._starts = pieces["start"].astype(np.int64)
-            self._first = np.searchsorted(pieces["row"], np.arange(self.rows + 1, dtype=np.uint32)).astype(np.int64)
+        # Looked up where they are wanted: a shard is opened for one group as a rule, and has 300,000 pieces.
+        self._table = pieces
+        self.rows = -(-self._total // pack.length) if pieces is None else int(pieces["row"][-1]) + 1
         self.groups = -(-self.rows // group_rows)
-        self._bounds = np.minimum(np.arange(self.groups + 1, dtype=np.int64) * group_rows * pack.length, self._total)
-        if pieces is not None:
-            self._bounds[:-1] = np.minimum.reduceat(self._starts, self._first[:-1:group_rows])
 
     @property
     def count(self) -> PackCount:
         """As a shard's entry has it."""
-        pieces = len(self._starts) if len(self._starts) else len(self._cuts(0, self.rows))
+        pieces = len(self._cuts(0, self.rows)) if self._table is None else len(self._table)
         return PackCount(self.group_rows, self.rows, self.groups, self.rows // self.group_rows, pieces)
 
     def span(self, group: int) -> tuple[int, int]:
         """Give a group's range of tokens. To lay out its rows, read one token further where the shard has one."""
-        self._extent(group)
-        return int(self._bounds[group]), int(self._bounds[group + 1])
+        first, last = self._extent(group)
+        if self._table is None:
+            return first * self.pack.length, min(last * self.pack.length, self._total)
+        return self._first_token(first), self._first_token(last) if last < self.rows else self._total
 
     def layout(self, group: int, shard: int = 0, out: Ints = NONE, spans: Ints = NO_SPANS) -> Layout:
         """Say where the pieces of a group's rows lie, for those who copy single rows out of its tokens.
@@ -118,7 +115,7 @@ class PackTable:
         counted = np.arange(last - first + 1)
         lengths = segments["length"].astype(np.int64)
         mute_rows, muted = _muted(rows, starts, lengths, spans, self.pack.length)
-        starts = np.where(starts < 0, -1, starts - self._bounds[group])
+        starts = np.where(starts < 0, -1, starts - self.span(group)[0])
         copy_rows, copies = _copies(rows, starts, lengths, ends)
         return Layout(
             np.searchsorted(rows, counted), segments, starts, np.searchsorted(copy_rows, counted), copies,
@@ -157,6 +154,15 @@ class PackTable:
             raise IndexError(f"group {group} of {self.groups}")
         return group * self.group_rows, min((group + 1) * self.group_rows, self.rows)
 
+    def _held(self, table: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+        """Give the pieces of rows [first, last)."""
+        return table[bisect_left(table["row"], first) : bisect_left(table["row"], last)]
+
+    def _first_token(self, row: int) -> int:
+        """Give the first token of the group that begins with a row of best_fit."""
+        assert self._table is not None
+        return int(self._held(self._table, row, row + self.group_rows)["start"].min())
+
     def _cuts(self, first: int, last: int) -> Ints:
         """First tokens of concat's pieces in rows [first, last): where a row or a document begins."""
         low, high = first * self.pack.length, min(last * self.pack.length, self._total)
@@ -175,16 +181,16 @@ class PackTable:
 
     def _pieces(self, first: int, last: int) -> tuple[Ints, Ints, NDArray[Any]]:
         """Rows, first tokens and SEGMENT records of the pieces of rows [first, last)."""
-        if len(self._starts):
-            starts = self._starts[self._first[first] : self._first[last]]
-            rows = np.repeat(np.arange(first, last), np.diff(self._first[first : last + 1]))
+        if self._table is not None:
+            held = self._held(self._table, first, last)
+            rows, starts = held["row"].astype(np.int64), held["start"].astype(np.int64)
         else:
             starts = self._cuts(first, last)
             rows = starts // self.pack.length
         documents = self._documents(starts)
         ends = self._ends[documents]
         stops = np.minimum(ends, starts + self.pack.length)
-        if not len(self._starts):
+        if self._table is None:
             stops = np.minimum(stops, (rows + 1) * self.pack.length)
         segments = np.zeros(len(starts), SEGMENT)
         segments["document"] = documents

@@ -67,18 +67,18 @@ def count_pieces(
     """
     data = path if isinstance(path, TokenData) else open_tokens(path)
     chosen = data.generation.pack(pack).pack
-    streams: dict[str, NDArray[np.int64]] = {}
+    streams: dict[str, NDArray[np.float64]] = {}
     for shard, entry in enumerate(data.generation.shards):
         name = entry.stream if weights is None else next((n for n in weights if _is_of(entry.stream, n)), None)
         if name is not None:
-            counts = np.bincount(data.reader(shard).table(chosen).pieces_per_row())
-            streams[name] = _sum(streams.get(name, np.zeros(0, np.int64)), counts)
+            counts = np.bincount(data.reader(shard).table(chosen).pieces_per_row()).astype(np.float64)
+            streams[name] = _sum(streams.get(name, np.zeros(0)), counts)
     if lacking := set(weights or {}) - set(streams):
         names = ", ".join(data.generation.streams)
         raise RequestError(f"there is no stream {', '.join(sorted(lacking))}: streams are {names}")
     if not streams:
         raise RequestError(f"{data.store.url} has no shards, so its rows have no pieces to count")
-    total = np.zeros(0)
+    total: NDArray[np.float64] = np.zeros(0)
     for name, counts in streams.items():
         total = _sum(total, counts if weights is None else weights[name] * counts / counts.sum())
     return PieceCounts(total / total.sum())
@@ -89,6 +89,6 @@ def _is_of(stream: str, name: str) -> bool:
     return stream == name or stream.startswith(f"{name}+")
 
 
-def _sum(left: NDArray[np.float64 | np.int64], right: NDArray[np.float64 | np.int64]) -> NDArray[np.float64 | np.int64]:
+def _sum(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     size = max(len(left), len(right))
     return np.pad(left, (0, size - len(left))) + np.pad(right, (0, size - len(right)))

@@ -35,7 +35,7 @@ _PAUSE, _THROTTLED_PAUSE, _LONGEST_PAUSE = 0.25, 1.0, 20.0
 # Hedges: at most this share of reads, after a latency that this share of the last reads kept, and no sooner than this.
 _HEDGE_SHARE, _HEDGE_QUANTILE, _HEDGE_FLOOR = 0.05, 0.95, 0.05
 # Latencies remembered; hedges before there are so many come after this many seconds; none so long after a throttling.
-_REMEMBERED, _ENOUGH, _HEDGE_FIRST, _HEDGE_REST = 256, 20, 1.0, 30.0
+_REMEMBERED, _ENOUGH, _HEDGE_FIRST, _HEDGE_REST = 256, 20, 0.5, 30.0
 # Requests that may be under way at once, those that hang among them.
 _MOST_REQUESTS = 512
 

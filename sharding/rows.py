@@ -65,7 +65,8 @@ class Rows:
     @cached_property
     def _columns(self) -> Ints:
         """(segments,) int64: where each piece starts in its row."""
-        return (self._ends - self._lengths) % max(1, self.tokens.shape[1])
+        columns: Ints = (self._ends - self._lengths) % max(1, self.tokens.shape[1])
+        return columns
 
     @cached_property
     def _real(self) -> NDArray[np.bool_]:
@@ -104,14 +105,16 @@ class Rows:
     @cached_property
     def position_ids(self) -> NDArray[np.int32]:
         """(n, L) int32, from 0 in each piece."""
-        starts = self._spread(self._columns.astype(np.int32))
-        return np.subtract(np.arange(self.tokens.shape[1], dtype=np.int32), starts, out=starts)
+        starts: NDArray[np.int32] = self._spread(self._columns.astype(np.int32))
+        np.subtract(np.arange(self.tokens.shape[1], dtype=np.int32), starts, out=starts)
+        return starts
 
     @cached_property
     def document_positions(self) -> Ints:
         """(n, L) int64: which of its document's tokens each is; in padding from 0."""
-        shifts = self._spread(self.segments["offset"] - self._columns)
-        return np.add(np.arange(self.tokens.shape[1]), shifts, out=shifts)
+        shifts: Ints = self._spread(self.segments["offset"] - self._columns)
+        shifts += np.arange(self.tokens.shape[1])
+        return shifts
 
     @cached_property
     def document_ids(self) -> NDArray[np.uint64]:
@@ -123,7 +126,7 @@ class Rows:
         """(n, L) int32: pieces of documents in each row, from 1; 0 for padding."""
         count = np.cumsum(self._real)
         first = self._columns == 0
-        before = (count - self._real)[first][np.cumsum(first) - 1]
+        before: Ints = (count - self._real)[first][np.cumsum(first) - 1]
         return self._spread(np.where(self._real, count - before, 0).astype(np.int32))
 
     @cached_property

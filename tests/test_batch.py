@@ -44,7 +44,7 @@ class Shards:
         self._readers.append(SimpleNamespace(
             shard=len(self._readers), table=lambda _: table, tokens=lambda start, stop: tokens[start:stop],
             entry=SimpleNamespace(tokens=len(tokens)), gone=np.array(sorted(gone), np.uint64),
-            loss=np.array(spans, np.uint64).reshape(-1, 2),
+            loss=np.array(spans, np.uint64).reshape(-1, 2), span=lambda _, group: table.span(group),
         ))  # fmt: skip
 
     def table(self, shard: int) -> PackTable:
@@ -86,7 +86,8 @@ def spans_of(chance: np.random.Generator, tokens: int) -> list[tuple[int, int]]:
 
 def row_oracle(chance: np.random.Generator, policy: str) -> tuple[Shards, dict[Any, Any], set[int]]:
     """Two shards of any lengths with marks of all kinds: how to read them, their rows, tokens that must not be seen."""
-    length, rows, kind = int(chance.integers(1, 25)), int(chance.integers(1, 7)), chance.choice([np.uint16, np.uint32])
+    length, rows = int(chance.integers(1, 25)), int(chance.integers(1, 7))
+    kind = [np.uint16, np.uint32][int(chance.integers(2))]
     expected: dict[Any, Any] = {None: padding(length)}
     hidden: set[int] = set()
     shards: Any = None

@@ -74,9 +74,10 @@ def walked(plan: Plan, rows: Mapping[tuple[str, str], int], length: int) -> list
     A stream that is full leaves when it would have its turn, or when a segment begins.
     """
     packs: dict[str, Walk] = {CONCAT: Walk(), BEST_FIT: Walk()}
-    found = []
+    found: list[tuple[str, str, int]] = []
     for position in range(length):
         segment = [part for part in plan.segments if part.from_position <= position][-1]
+        assert not isinstance(segment.mixture, str)
         walk, weights = packs[segment.pack], dict(segment.mixture)
         most = {name: cap * rows[segment.pack, name] for name, cap in segment.caps}
         if position == segment.from_position and not walk.mix(weights, most):

@@ -32,7 +32,7 @@ from penstock.sharding.schedule import Schedule
 CONCAT, BEST_FIT = "concat-16", "best_fit-32"
 SHUFFLES: tuple[Shuffle, ...] = ("block", "full", None)
 STREAMS: Mapping[str, Sequence[int]] = {
-    "train/a": (250, 190, 5), "train/b": (40, 1), "train/c": (1,), "validation/a": (30,),
+    "train/a": (290, 220, 5), "train/b": (40, 1), "train/c": (1,), "validation/a": (30,),
 }  # fmt: skip
 TRAIN = ("train/a", "train/b", "train/c")
 
@@ -147,22 +147,21 @@ class Stream:
         return self._hash.hexdigest()
 
 
-def uninterrupted(data: TokenData, shuffle: Shuffle, end: int, pack: str = BEST_FIT) -> str:
+def uninterrupted(data: TokenData, end: int) -> str:
     stream = Stream()
-    for batch in islice(StreamingLoader(data, 60, pack=pack, shuffle=shuffle, seed=5), end // 60):
+    for batch in islice(StreamingLoader(data, 60, pack=BEST_FIT, seed=5), end // 60):
         stream.add([batch])
     assert stream.position == end
     return stream.digest
 
 
-@pytest.mark.parametrize("shuffle", SHUFFLES)
-def test_threads_change_nothing(data: TokenData, shuffle: Shuffle) -> None:
-    expected = uninterrupted(data, shuffle, 300)
+def test_threads_change_nothing(data: TokenData) -> None:
+    expected = uninterrupted(data, 180)
     for prefetch, threads in zip(range(6), (1, 5, 2, 4, 3, 1), strict=True):
-        named: dict[str, Any] = {"pack": BEST_FIT, "shuffle": shuffle, "seed": 5, "world_size": 2}
+        named: dict[str, Any] = {"pack": BEST_FIT, "seed": 5, "world_size": 2}
         ranks = [StreamingLoader(data, 60, rank=rank, prefetch=prefetch, threads=threads, **named) for rank in (0, 1)]
         stream = Stream()
-        for parts in islice(zip(*ranks, strict=True), 5):
+        for parts in islice(zip(*ranks, strict=True), 3):
             stream.add(parts)
         assert stream.digest == expected
 
@@ -172,10 +171,16 @@ def test_twenty_changes_of_ranks_and_batch_size_leave_the_stream_as_it_was(data:
     loader = StreamingLoader(data, 60, pack=BEST_FIT, seed=5)
     state, stream = loader.state_dict(), Stream()
     for _ in range(20):
-        world_size, size, steps = (int(chance.integers(1, most)) for most in (7, 50, 4))
+        world_size, size, steps = (int(chance.integers(1, most)) for most in (5, 50, 3))
         ranks = [
             StreamingLoader.from_state(
-                data, json.loads(json.dumps(state)), rank=rank, world_size=world_size, batch_size=size, prefetch=0
+                data,
+                json.loads(json.dumps(state)),
+                rank=rank,
+                world_size=world_size,
+                batch_size=size,
+                prefetch=0,
+                threads=2,
             )
             for rank in range(world_size)
         ]
@@ -185,7 +190,7 @@ def test_twenty_changes_of_ranks_and_batch_size_leave_the_stream_as_it_was(data:
         assert all(rank.state_dict() == state for rank in ranks)
     last = StreamingLoader.from_state(data, state, batch_size=-stream.position % 60 + 60)
     stream.add([next(iter(last))])
-    assert stream.digest == uninterrupted(data, "block", stream.position)
+    assert stream.digest == uninterrupted(data, stream.position)
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
@@ -203,17 +208,15 @@ def test_saved_at_every_step_resumed_and_the_resumed_resumed(data: TokenData, sh
         told.append((batch.step, batch.end, batch.positions.tolist(), batch.buffer.tobytes()))
         states.append(loader.state_dict())
     assert len(told) == len(loader) > 15
-    for step, state in enumerate(states):
+    state = states[0]
+    for step, wanted in enumerate(told):
         again = StreamingLoader.from_state(data, json.loads(json.dumps(state)), tail="short", prefetch=step % 3)
-        assert again.state_dict() == state
-        following = iter(again)
-        for wanted in told[step : step + 2]:
-            batch = next(following)
-            held = batch.step, batch.end, batch.positions.tolist(), batch.buffer.tobytes()
-            assert held == wanted
-            again = StreamingLoader.from_state(data, again.state_dict(), tail="short", prefetch=0)
-            following = iter(again)
-        assert (next(following, None) is None) == (step + 2 >= len(told))
+        assert again.state_dict() == states[step]
+        batch = next(iter(again))
+        assert wanted == (batch.step, batch.end, batch.positions.tolist(), batch.buffer.tobytes())
+        state = again.state_dict()
+    assert state == states[-1]
+    assert list(StreamingLoader.from_state(data, state, tail="short")) == []
 
 
 # A training process that is killed.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +78,42 @@ def test_what_was_killed_is_done_again_and_writes_nothing_twice(data: TokenData,
     before = stamps(tmp_path / "set")
     assert add_pack(tmp_path / "set", pack) == made
     assert stamps(tmp_path / "set").items() >= before.items()
+
+
+def killed_at(point: str, work: Callable[[], Any]) -> bool:
+    """Do it in a fork that dies by SIGKILL at a crash point; say whether it came there."""
+    child = os.fork()
+    if child == 0:
+        os.environ["PENSTOCK_CRASH_AT"] = point
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("what", ["pack", "append"])
+def test_killed_anywhere_the_same_command_finishes(
+    data: TokenData, more: TokenData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Nothing to clean up; whoever reads meanwhile reads the generation before, or the new one, whole."""
+    monkeypatch.setattr(Store, "link_named", lambda self, source, name: False)
+
+    def work(folder: Path) -> Generation:
+        return add_pack(folder, Pack(16, "best_fit")) if what == "pack" else append(folder, tmp_path / "more")
+
+    shutil.copytree(tmp_path / "set", tmp_path / "whole")
+    wanted, names = work(tmp_path / "whole"), Store(tmp_path / "whole").list()
+    for point in ("object-spooled", "object-spooled:3", "object-written", "object-written:2", "object-written:4",
+                  "receipt-spooled", "receipt-committed"):  # fmt: skip
+        folder = tmp_path / point
+        shutil.copytree(tmp_path / "set", folder)
+        assert killed_at(point, lambda folder=folder: work(folder)), point  # type: ignore[misc]
+        assert verify(folder)["generation"] == int(point == "receipt-committed")
+        assert work(folder) == wanted
+        assert open_tokens(folder).generation == wanted
+        assert Store(folder).list() == names
 
 
 def test_processes_lay_out_the_same(tmp_path: Path) -> None:
@@ -163,11 +202,14 @@ def test_marks_go_along(data: TokenData, tmp_path: Path) -> None:
 
 
 def test_the_same_data_are_not_appended_twice(data: TokenData, more: TokenData, tmp_path: Path) -> None:
-    append(data, more)
-    with pytest.raises(RequestError, match=r"has 3 of the 3 shards of .*more already.*read twice"):
-        append(tmp_path / "set", more)
-    with pytest.raises(RequestError, match="has 3 of the 3 shards"):
-        append(data, data)
+    made = append(data, more)
+    before = stamps(tmp_path / "set")
+    assert append(tmp_path / "set", more) == made
+    assert append(data, data) == data.generation
+    assert stamps(tmp_path / "set") == before
+    part = put_tokens(tmp_path / "part", tmp_path / "spool", {("a", 0): MORE["a", 0], ("z", 0): [3]})
+    with pytest.raises(RequestError, match=r"has 1 of the 2 shards of .*part already, a-00000.*read twice"):
+        append(tmp_path / "set", part)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +365,7 @@ def test_the_commands_print_what_they_made(
     for wrong, word in (
         (["pack", folder, "--length", "0"], "1 to 2^30"),
         (["pack", str(tmp_path), "--length", "8"], "holds no tokens"),
-        (["append", folder, folder], "already"),
+        (["append", folder, str(tmp_path)], "holds no tokens"),
     ):
         assert main(wrong) == 2
         assert word in capsys.readouterr().err

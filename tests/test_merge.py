@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from token_files import LARGE, PACKS, SMALL, put_tokens
 
-from penstock import CommitConflictError, InputError, RequestError
+from penstock import CommitConflictError, CorruptDataError, InputError, RequestError
 from penstock.pipelines.cli import main
 from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import open_tokens
@@ -154,6 +155,18 @@ def test_without_links_files_are_copied_and_verified(
     (tmp_path / "bad" / entry.path(".bin")).write_bytes(b"wrong")
     with pytest.raises(RuntimeError, match=r"\.bin does not match its SHA-256"):
         merge([tmp_path / "bad", sets[1]], tmp_path / "never", prefixes=["a/", "b/"])
+
+
+def test_verify_holds_a_merge_to_what_it_says_of_itself(sets: list[Path], tmp_path: Path) -> None:
+    merge(sets, tmp_path / "out", prefixes=["a/", "b/"])
+    (record,) = (tmp_path / "out" / "merges").iterdir()
+    told = json.loads(record.read_text())
+    assert {(part["tokens_sha256"], part["prefix"]) for part in told["parts"]} == {
+        (open_tokens(root).generation.tokens_sha256, prefix) for root, prefix in zip(sets, ("a/", "b/"), strict=True)
+    }
+    record.write_text(json.dumps({**told, "parts": []}))
+    with pytest.raises(CorruptDataError, match=r"merges/.* does not match the SHA-256 in its name"):
+        verify(tmp_path / "out")
 
 
 def test_from_and_to_an_object_store(sets: list[Path], tmp_path: Path) -> None:

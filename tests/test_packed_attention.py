@@ -110,7 +110,7 @@ def test_lengths_of_a_fixed_shape_give_what_pieces_give_alone(batch: Batch) -> N
 def test_loss_and_gradients_are_those_of_separate_pieces(batch: Batch) -> None:
     torch = pytest.importorskip("torch")
 
-    def learn(lines: list[tuple[Any, Any, Any, Any, Any]]) -> tuple[float, dict[str, Any]]:
+    def learn(lines: list[tuple[Any, ...]]) -> tuple[float, dict[str, Any]]:
         """Summed loss of lines (tokens, labels, mask, positions, segments), and its gradients."""
         model = {name: torch.tensor(value, requires_grad=True) for name, value in weights().items()}
         total = torch.zeros((), dtype=torch.float64)

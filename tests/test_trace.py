@@ -24,6 +24,7 @@ from penstock.pipelines.trace import trace_row, trace_step
 from penstock.pipelines.trace_text import step_text, urls_text
 from penstock.pipelines.trace_url import trace_url
 from penstock.sharding import StreamingLoader
+from penstock.sharding.takedown import takedown
 from penstock.sharding.tools import cat
 from penstock.sharding.url_patterns import matching
 
@@ -203,6 +204,21 @@ def test_a_whole_training_run_is_traced_over_packs_skips_and_documents_left_out(
     }
     assert trace_step(finished[0], state, 6)["pack"] == "concat-128"
     assert [row["position"] for row in trace_step(finished[0], state, 6)["rows"]] == loader.at(6).positions.tolist()
+
+
+def test_steps_from_before_a_takedown_are_traced_after_its_purge(
+    finished: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(finished[0], tmp_path / "run")
+    loader = StreamingLoader(copy, batch_size=7, seed=11, pack="best_fit-64", prefetch=0)
+    before = trace_step(str(copy), loader.state_dict(), 2)
+    name = before["rows"][0]["pieces"][0]["id"]
+    takedown(copy, ids=[name], purge=True)
+    after = trace_step(str(copy), loader.state_dict(), 2)
+    assert after["rows"] == before["rows"]
+    assert (before["documents"][name]["url"] is None, after["documents"][name]["url"]) == (False, None)
+    today = StreamingLoader.from_state(copy, loader.state_dict(), generation=1)
+    assert trace_step(str(copy), today.state_dict(), 2)["rows"][0]["pieces"][0]["left_out"]
 
 
 @pytest.mark.parametrize("asked", [{"split": "validation"}, {"weights": {"train/left": 3, "train/right": 1}}])
