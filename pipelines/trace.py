@@ -20,7 +20,7 @@ from ..sharding.course import Course, Reading
 from ..sharding.dataset import TokenData, open_tokens
 from ..sharding.documents import Documents
 from ..sharding.plan import State
-from ..sharding.purge import is_purged
+from ..sharding.tools.purge import is_purged
 from .directory import RunDirectory
 from .tables import read_row, row_groups
 from .thresholds import thresholds

@@ -26,7 +26,9 @@ from penstock import InputError, ReconciliationError, RequestError
 from penstock.pipelines.cli import main
 from penstock.sharding import chunks as chunk_module
 from penstock.sharding import exporting, intake, megatron
-from penstock.sharding.chunks import (
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.documents import Documents
+from penstock.sharding.foreign.chunks import (
     Chunk,
     framed,
     joined_spans,
@@ -35,11 +37,9 @@ from penstock.sharding.chunks import (
     unlearned_spans,
     without_padding,
 )  # fmt: skip
-from penstock.sharding.dataset import TokenData, open_tokens, write_generation
-from penstock.sharding.documents import Documents
-from penstock.sharding.exporting import export_tokens
+from penstock.sharding.foreign.exporting import export_tokens
+from penstock.sharding.foreign.importing import document_ids, import_tokens, unnamed_vocabulary
 from penstock.sharding.format import Generation, Vocabulary
-from penstock.sharding.importing import document_ids, import_tokens, unnamed_vocabulary
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 from penstock.sharding.tools import cat, verify
@@ -712,7 +712,7 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_importing_the_module_does_not_load_pyarrow() -> None:
-    code = "import sys, penstock.sharding.importing; print('pyarrow' in sys.modules)"
+    code = "import sys, penstock.sharding.foreign.importing; print('pyarrow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 

@@ -155,7 +155,7 @@ def main() -> None:
                 ("hedged", RemoteReads, 0),
                 ("ahead", RemoteReads, whole),
             ):
-                with mock.patch.multiple(blocks, RemoteReads=reads, _AHEAD_BYTES=ahead):
+                with mock.patch.object(blocks, "RemoteReads", reads), mock.patch.object(blocks, "_AHEAD_BYTES", ahead):
                     ways[way] = measure(data, shuffle, options)
             ratio = ways["plain"]["wait_ms"]["sum"] / max(ways["ahead"]["wait_ms"]["sum"], 1e-3)
             found[name] = {**ways, "waits_plain_over_ahead": round(ratio, 1)}
