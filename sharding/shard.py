@@ -10,8 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from mmap import ACCESS_READ, mmap
-from os import fstat
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,11 @@ from .marks import GONE, LOSS, gone_problem, loss_problem, marked
 from .npy import npy_array, npy_bytes
 from .packing import PackTable
 from .payload import BLOCK_BYTES, check_ends, scan
-from .store import MissingObjectError, Store, sha256
+from .store import MissingObjectError, Store, mapped, sha256
 
 __all__ = [
     "BLOCK_BYTES", "PURGED", "Fetch", "ShardReader",
-    "mapped", "pack_shard", "shard_header", "shard_name", "write_shard",
+    "pack_shard", "shard_header", "shard_name", "write_shard",
 ]  # fmt: skip
 
 #: How the names of objects end that say which shards of a generation were purged: see `purge`.
@@ -113,19 +111,10 @@ def shard_name(stream: str, number: int, members: Mapping[str, str]) -> str:
     return f"{slug}-{number:05d}-{hashlib.sha256(canonical(members)).hexdigest()[:20]}"
 
 
-def mapped(path: Path) -> memoryview:
-    """Map a whole file to read it; costs a fifth of np.memmap, and is shared with other processes."""
-    with path.open("rb") as file:
-        empty = not fstat(file.fileno()).st_size  # which cannot be mapped
-        return memoryview(b"" if empty else mmap(file.fileno(), 0, access=ACCESS_READ))
-
-
 class ShardReader:
     """Reads a shard. `shard` is its number in the generation's order, `fetch` reads ranges of a remote store.
 
-    verified: what readers have held against its SHA-256, by shard and suffix: where there are many shards, each is
-    opened again for nearly every block.
-
+    verified: members that need no second look, by shard and suffix: of many, one is opened anew for nearly every block.
     What does not match its checksum raises CorruptDataError, naming the shard and the block. Picklable, thread-safe.
     """
 

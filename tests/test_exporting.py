@@ -24,10 +24,10 @@ from token_files import LARGE, PACKS, SMALL, documents_of, put_tokens, tokens_of
 
 from penstock import InputError, ReconciliationError, RequestError
 from penstock.pipelines.cli import main
-from penstock.sharding import chunks as chunk_module
-from penstock.sharding import exporting, intake, megatron
 from penstock.sharding.dataset import TokenData, open_tokens, write_generation
 from penstock.sharding.documents import Documents
+from penstock.sharding.foreign import chunks as chunk_module
+from penstock.sharding.foreign import exporting, intake, megatron
 from penstock.sharding.foreign.chunks import (
     Chunk,
     framed,

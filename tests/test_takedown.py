@@ -17,14 +17,14 @@ from token_files import PACKS, SMALL, documents_of, put_tokens, record, tokens_o
 
 from penstock import CommitConflictError, CorruptDataError, InputError, RequestError
 from penstock.pipelines.cli import main
-from penstock.sharding import StreamingLoader, emptied
+from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import TokenData, generation_numbers, open_tokens, write_generation
 from penstock.sharding.documents import Documents
 from penstock.sharding.format import Generation
 from penstock.sharding.packing import NO_DOCUMENT
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
-from penstock.sharding.tools import cat, inspect, verify
+from penstock.sharding.tools import cat, emptied, inspect, verify
 from penstock.sharding.tools.purge import purged_shards
 from penstock.sharding.tools.removal import takedown
 from penstock.sharding.tools.takedown_list import read_list

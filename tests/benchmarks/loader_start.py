@@ -7,7 +7,8 @@ Rows of 2,048 tokens, batches of 64, shuffled, through torch. Files are sparse, 
 so often that they make N: 10^8 rows are 400 GB that take no room. Time counts from the start of the process, imports
 and whatever a peer builds before it can read among it; `loader_start_side.py` says how each stands at a state. A peer
 is not asked for more rows where its time and memory for fewer would grow beyond `--limit` seconds or `--memory` MB:
-`extrapolated` then goes on from its last two sizes in a straight line. `state_bytes`: of its state, pickled. Prints one
+`extrapolated` then goes on from its last two sizes in a straight line; `failed` tells the last line of its error.
+`state_bytes`: of its state, pickled. Prints one
 JSON line.
 """
 
@@ -71,7 +72,11 @@ def measured(python: Path, name: str, work: Path, options: argparse.Namespace) -
         ):
             told["extrapolated"] = {str(rows): line(sizes, rows)}
             break
-        sizes[rows] = one_size(python, name, work, rows, options.rounds)
+        try:
+            sizes[rows] = one_size(python, name, work, rows, options.rounds)
+        except SystemExit as error:  # a peer that cannot, and why
+            told["failed"] = {str(rows): str(error).splitlines()[-1]}
+            break
         print(json.dumps({name: {rows: sizes[rows]}, "load_average": load_average()}), file=sys.stderr, flush=True)
     return {**{str(rows): found for rows, found in sizes.items()}, **told}
 
