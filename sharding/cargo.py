@@ -108,7 +108,7 @@ def load(batch: Batch, fields: Sequence[str], context: Context, buffers: Buffers
 
     wide: tokens as int64, for a device that would have to widen them itself while somebody waits.
     """
-    arrays = {"buffer": context.of_buffer(batch.buffer)}
+    arrays, wide = {"buffer": context.of_buffer(batch.buffer)}, wide and batch.buffer.itemsize < 8
     if not (wide or lays_out(fields, context)):
         return Cargo(batch, batch.buffer.reshape(-1), {"buffer": (0, batch.buffer.dtype, arrays["buffer"].shape)})
     arrays |= {name: output(batch, name, context) for name in needed(fields)}

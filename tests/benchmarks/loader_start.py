@@ -8,8 +8,7 @@ so often that they make N: 10^8 rows are 400 GB that take no room. Time counts f
 and whatever a peer builds before it can read among it; `loader_start_side.py` says how each stands at a state. A peer
 is not asked for more rows where its time and memory for fewer would grow beyond `--limit` seconds or `--memory` MB:
 `extrapolated` then goes on from its last two sizes in a straight line; `failed` tells the last line of its error.
-`state_bytes`: of its state, pickled. Prints one
-JSON line.
+`state_bytes`: of its state, pickled. Prints one JSON line.
 """
 
 from __future__ import annotations
