@@ -51,7 +51,7 @@ def put_shards(folder: Path, count: int) -> None:
         "vocabulary": vocabulary,
         "packs": packs,
     }
-    one = write_shard(store, number=0, documents=b"none", stream="train", **about)
+    one = write_shard(store, number=0, documents=b"none", **named)
     shards = [one, *(replace(one, name=f"{one.name}-{at}", number=at) for at in range(1, count))]
     spool.unlink()
     for suffix in (".bin", ".ends.npy", ".sums.npy"):

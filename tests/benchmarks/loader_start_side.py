@@ -60,7 +60,7 @@ class Penstock:
             "vocabulary": vocabulary,
             "packs": packs,
         }
-        one = write_shard(store, number=0, documents=b"none", stream="train", **about)
+        one = write_shard(store, number=0, documents=b"none", **named)
         spool.unlink()
         shards = [one, *(replace(one, name=f"{one.name}-{at}", number=at) for at in range(1, rows // SHARD_ROWS))]
         for suffix in one.members:
