@@ -72,7 +72,7 @@ def add_import(commands: Any) -> None:
 
 def export_command(arguments: Any) -> int:
     """Write token files in another format; print what was written."""
-    from ..sharding.exporting import export_tokens
+    from ..sharding.foreign.exporting import export_tokens
 
     receipt = export_tokens(
         arguments.dir,
@@ -91,8 +91,8 @@ def export_command(arguments: Any) -> int:
 
 def import_command(arguments: Any) -> int:
     """Make token files of foreign ones; print their counts."""
+    from ..sharding.foreign.importing import import_tokens
     from ..sharding.format import Pack
-    from ..sharding.importing import import_tokens
 
     packs = {} if arguments.pack is None else {"packs": tuple(Pack.named(name) for name in arguments.pack)}
     done = import_tokens(
@@ -139,7 +139,7 @@ def vocabulary_asked(arguments: Any) -> Any:
         # A tokenizer may have a BOS that was not used: what is not said to be there is not added.
         return replace(vocabulary_of(load_tokenizer(arguments.tokenizer)), bos_id=arguments.bos_id)
     if arguments.vocab_size is not None:
-        from ..sharding.importing import unnamed_vocabulary
+        from ..sharding.foreign.importing import unnamed_vocabulary
 
         return unnamed_vocabulary(arguments.vocab_size, arguments.eos_id, arguments.bos_id)
     return None

@@ -34,7 +34,7 @@ def add_diff(commands: Any) -> None:
 def diff_command(arguments: Any) -> int:
     """Compare two data sets."""
     from ..sharding.dataset import open_tokens
-    from ..sharding.differences import diff
+    from ..sharding.tools.differences import diff
     from .token_text import diff_text
 
     numbers = arguments.generations or (None, None)
@@ -61,7 +61,7 @@ def add_merge(commands: Any) -> None:
 
 def merge_command(arguments: Any) -> int:
     """Merge data sets."""
-    from ..sharding.merge import merge
+    from ..sharding.tools.merging import merge
     from .token_text import merge_text
 
     found = merge(arguments.dirs, arguments.output, prefixes=arguments.prefix)
@@ -108,7 +108,7 @@ def weights_of(words: Sequence[str] | None) -> dict[str, float] | None:
 
 def simulate_command(arguments: Any) -> int:
     """Simulate."""
-    from ..sharding.simulate import TOKENS_PER_SECOND, simulate
+    from ..sharding.tools.simulation import TOKENS_PER_SECOND, simulate
     from .simulate_table import simulate_table
 
     rate = TOKENS_PER_SECOND if arguments.tokens_per_second is None else arguments.tokens_per_second
@@ -155,7 +155,7 @@ def ids_of(words: Sequence[str]) -> list[str]:
 
 def takedown_command(arguments: Any) -> int:
     """Take documents down; say what else holds their text."""
-    from ..sharding.takedown import takedown
+    from ..sharding.tools.removal import takedown
     from .takedown_places import ELSEWHERE, places
     from .token_text import takedown_text
 

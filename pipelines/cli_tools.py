@@ -121,9 +121,11 @@ def verify_command(arguments: Any) -> int:
 def cat_command(arguments: Any) -> int:
     """Print documents back."""
     from ..sharding.tools import cat
+    from .directory import RunDirectory
     from .vocabulary import run_tokenizer
 
-    decode = run_tokenizer(arguments.dir)
+    # Token files that came from elsewhere have no tokenizer beside them: their ids are printed.
+    decode = run_tokenizer(arguments.dir) if RunDirectory.stands(arguments.dir) else None
     for document in cat(
         arguments.dir, stream=arguments.stream, shard=arguments.shard, limit=arguments.limit or None, decode=decode
     ):

@@ -23,14 +23,17 @@ class RunDirectory:
     def open(cls, path: str) -> RunDirectory:
         """Open the run that `path` is: its folder, its `tokens/` or `tokens/HASH`; RequestError where there is none."""
         store = Store(path)
-        for above in (0, 1, 2):
-            folder = store.url if not above else store.url.rsplit("/", above)[0]
-            run = Store(folder or "/", **store.options)
-            if run.exists(MANIFEST):
-                found = cls(run, read_manifest(run))
-                found.require_current(store.url.rsplit("/", 1)[1] if above == 2 else None)
-                return found
-        raise RequestError(f"{path} is no finished run: there is no {MANIFEST}; give the folder of a run")
+        if (place := _above(store)) is None:
+            raise RequestError(f"{path} is no finished run: there is no {MANIFEST}; give the folder of a run")
+        run, above = place
+        found = cls(run, read_manifest(run))
+        found.require_current(store.url.rsplit("/", 1)[1] if above == 2 else None)
+        return found
+
+    @classmethod
+    def stands(cls, path: str) -> bool:
+        """Say whether `path` belongs to a finished run; token files that were imported do not."""
+        return _above(Store(path)) is not None
 
     def require_current(self, tokens: str | None) -> None:
         """Refuse a `tokens/HASH` that is not the manifest's: its tokenizer and decisions would be another recipe's."""
@@ -53,6 +56,15 @@ class RunDirectory:
     def kinds(self) -> list[str]:
         """Name the recipe's steps in order."""
         return list(self.manifest.get("steps") or ())
+
+
+def _above(store: Store) -> tuple[Store, int] | None:
+    """Find the run that a folder, its `tokens/` or `tokens/HASH` belongs to, and how many folders above it lies."""
+    for above in (0, 1, 2):
+        run = Store((store.url.rsplit("/", above)[0] if above else store.url) or "/", **store.options)
+        if run.exists(MANIFEST):
+            return run, above
+    return None
 
 
 def write_manifest(run: Store, manifest: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..sharding.dataset import write_generation
 from ..sharding.format import Generation, ShardEntry
-from ..sharding.purge import purged_shards
 from ..sharding.store import Store, crash_point
+from ..sharding.tools.purge import purged_shards
 from .chain import Found, Work, find_duplicates
 from .chunks import tasks_of
 from .compiling import compile_kernels

@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 
 from .. import RequestError
 from ..sharding.course import Course, Reading
-from ..sharding.dataset import TokenData, open_tokens, run_manifest
+from ..sharding.dataset import TokenData, open_tokens
 from ..sharding.documents import Documents
 from ..sharding.plan import State
-from ..sharding.purge import is_purged
-from ..sharding.store import Store
+from ..sharding.tools.purge import is_purged
 from .directory import RunDirectory
 from .tables import read_row, row_groups
 from .thresholds import thresholds
@@ -80,7 +79,7 @@ def trace_step(
 
 def run_of(path: str) -> RunDirectory | None:
     """Open the run that token files belong to; None where they came from elsewhere, and no decisions are known."""
-    return None if run_manifest(Store(path)) is None else RunDirectory.open(path)
+    return RunDirectory.open(path) if RunDirectory.stands(path) else None
 
 
 def check_rank(rank: int | None, world_size: int | None) -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from .. import RequestError
 from ..sharding.dataset import open_tokens
 from ..sharding.documents import Documents
-from ..sharding.url_patterns import matching
+from ..sharding.tools.url_patterns import matching
 from ..transforms.edits import COLUMN as EDITS
 from .directory import RunDirectory
 from .ledger import LEDGER

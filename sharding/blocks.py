@@ -6,6 +6,7 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -171,7 +172,12 @@ class Blocks:
     def _block(self, shard: int, group: int) -> Block:
         if self._fetch is not None:
             self._blocks.limit = self._allowed(self._limit)
-        return self.read(shard, lambda reader: Block(self, shard, group, reader))
+        return self.read(shard, partial(self._made, shard, group))
+
+    def _made(self, shard: int, group: int, reader: ShardReader) -> Block:
+        if self.quarantine.sets_aside:
+            reader.table(self.pack.pack)  # where its tables are damaged, that is found while the block can be set aside
+        return Block(self, shard, group, reader)
 
     def read(self, shard: int, call: Callable[[ShardReader], T]) -> T:
         """Call with a shard's reader; where what the cache holds of it is wrong, once more past the cache."""

@@ -139,14 +139,13 @@ class BlockCache:
 
     def _make_room(self, size: int) -> None:
         """Count what is about to be written, for all processes; look at the whole folder each time it is due."""
-        written = self._count(size)
-        if not self._trimmed or written >= self.limit // 16:
+        written, deadline = self._count(size), time.monotonic() + _PATIENCE
+        while not self._trimmed or written >= self.limit // 16:
             self._trimmed = True
-            self.trim(self.limit - size)
-        deadline = time.monotonic() + _PATIENCE
-        while written >= self.limit // 8 and time.monotonic() < deadline:  # another process is evicting
+            self.trim(self.limit - size)  # which does nothing while another process is at it
+            if (written := self._count(0)) < self.limit // 8 or time.monotonic() > deadline:
+                break
             time.sleep(_POLL)
-            written = self._count(0)
 
     def _count(self, size: int) -> int:
         """Add to the bytes that all processes have written since the folder was last looked at; give their number."""

@@ -2,7 +2,7 @@
 
 Ordinals of a stream run on over every change within one pack, so exactly once holds over all of them; another pack is
 another order of other rows, and begins anew (or goes on, where the plan comes back to it). A stream that has a cap
-leaves the mixture at the very row that fills it, and the others share its places by their weights. Nothing is stored of
+leaves the mixture where its next row would come, and the others share its places by their weights. Nothing is stored of
 this: it follows from the plan and the counts of rows, in a few products a change.
 """
 

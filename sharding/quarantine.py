@@ -44,6 +44,11 @@ class Quarantine:
         self._held: dict[tuple[int, int], Quarantined] = {}
 
     @property
+    def sets_aside(self) -> bool:
+        """Whether damaged blocks are set aside, and not an error."""
+        return self._corrupt == "quarantine"
+
+    @property
     def records(self) -> list[Quarantined]:
         """All that were set aside, in the order in which they were met."""
         with self._lock:
@@ -55,7 +60,7 @@ class Quarantine:
 
     def take(self, shard: int, group: int, error: CorruptDataError) -> Quarantined:
         """Set a block aside; raises the error where none is to be, StoreError where the store itself is gone."""
-        if self._corrupt == "raise":
+        if not self.sets_aside:
             raise error
         name = f"generations/{self._generation.number}.json"
         if not self._store.exists(name):

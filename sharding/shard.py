@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ from .best_fit import PIECE, best_fit
 from .cached import cached_property
 from .canonical import SHARD_MAGIC, VERSION, canonical, parse
 from .format import Pack, PackCount, ShardEntry, Vocabulary
-from .marks import GONE, LOSS, gone_problem, left_over, loss_problem, marked
+from .marks import GONE, LOSS, gone_problem, loss_problem, marked
 from .npy import npy_array, npy_bytes
 from .packing import PackTable
+from .payload import BLOCK_BYTES, check_ends, scan
 from .store import MissingObjectError, Store, mapped, sha256
 
-#: Bytes of payload under one checksum.
-BLOCK_BYTES = 1 << 16
-_CHUNK = 128 * BLOCK_BYTES
+__all__ = [
+    "BLOCK_BYTES", "PURGED", "Fetch", "ShardReader",
+    "pack_shard", "shard_header", "shard_name", "write_shard",
+]  # fmt: skip
+
 #: How the names of objects end that say which shards of a generation were purged: see `purge`.
 PURGED = ".purged.json"
 #: Gives the bytes [start, end) of an object, told its name and the SHA-256 of its whole content; None is its end.
@@ -58,12 +61,12 @@ def write_shard(
     """
     ends = np.ascontiguousarray(ends, dtype=np.uint64)
     tokens = payload.stat().st_size // vocabulary.itemsize
-    _check_ends(ends, tokens, payload.stat().st_size, vocabulary.itemsize)
+    check_ends(ends, tokens, payload.stat().st_size, vocabulary.itemsize)
     marks = {
         LOSS: marked(loss, lambda spans: loss_problem(spans, tokens), (0, 2)),
         GONE: marked(gone, lambda ordinals: gone_problem(ordinals, len(ends)), (0,)),
     }
-    digest, sums, largest = _scan(payload, ends, vocabulary, marks[GONE])
+    digest, sums, largest = scan(payload, ends, vocabulary, marks[GONE])
     arrays = {".ends.npy": ends, ".sums.npy": sums, **marks}
     bodies = {suffix: npy_bytes(array) for suffix, array in arrays.items() if array is not None}
     bodies[".docs.parquet"] = documents
@@ -106,56 +109,6 @@ def shard_name(stream: str, number: int, members: Mapping[str, str]) -> str:
     """
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", stream).strip("-")[:40] or "stream"
     return f"{slug}-{number:05d}-{hashlib.sha256(canonical(members)).hexdigest()[:20]}"
-
-
-def _check_ends(ends: NDArray[np.uint64], tokens: int, size: int, itemsize: int) -> None:
-    if size == 0 or size % itemsize:
-        raise ValueError(f"a shard's payload is one or more tokens of {itemsize} bytes, this has {size} bytes")
-    if ends.ndim != 1 or len(ends) == 0 or int(ends[-1]) != tokens:
-        raise ValueError(f"document ends must lead to the payload's {tokens} tokens, not to {ends[-1:].tolist()}")
-    if int(ends[0]) == 0 or not bool((ends[1:] > ends[:-1]).all()):
-        raise ValueError("document ends must rise: a document has at least its EOS")
-    if len(ends) > 1 << 32:
-        raise ValueError(f"a shard holds at most 2^32 documents, not {len(ends)}")
-
-
-def scan_tokens(payload: Path, token: np.dtype[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Read a local payload in pieces of 8 MiB; give each piece's first token's number, and its tokens."""
-    with payload.open("rb") as file:
-        first = 0
-        while chunk := file.read(_CHUNK):
-            tokens = np.frombuffer(chunk, token)
-            yield first, tokens
-            first += len(tokens)
-
-
-def _scan(
-    payload: Path, ends: NDArray[np.uint64], vocabulary: Vocabulary, gone: NDArray[np.uint64] | None
-) -> tuple[str, NDArray[np.uint64], int]:
-    """Read a payload once: SHA-256, the checksum of each block, largest id. Ids and EOS are checked on the way."""
-    digest, sums, largest = hashlib.sha256(), [], 0
-    for first, tokens in scan_tokens(payload, vocabulary.token):
-        chunk = tokens.view(np.uint8).data
-        digest.update(chunk)
-        sums += [xxhash.xxh3_64_intdigest(chunk[at : at + BLOCK_BYTES]) for at in range(0, len(chunk), BLOCK_BYTES)]
-        largest = max(largest, int(tokens.max()))
-        last = _last_tokens(ends, first, len(tokens))
-        if not bool((tokens[last] == vocabulary.eos_id).all()):
-            raise ValueError(f"a document in {payload} does not end with EOS, {vocabulary.eos_id}")
-        if gone is not None and (left := left_over(tokens, first, ends, gone, vocabulary.eos_id)):
-            raise ValueError(f"documents taken down still have {left} tokens in {payload} that are not EOS")
-    if largest >= vocabulary.size:
-        raise ValueError(
-            f"{payload} holds the id {largest}, the vocabulary {vocabulary.name} ends at "
-            f"{vocabulary.size - 1}: it was encoded with another tokenizer"
-        )
-    return digest.hexdigest(), np.array(sums, np.uint64), largest
-
-
-def _last_tokens(ends: NDArray[np.uint64], first: int, count: int) -> NDArray[np.int64]:
-    """Where documents' last tokens lie among `count` tokens from `first` on."""
-    low, high = np.searchsorted(ends, np.array([first, first + count], np.uint64), side="right")
-    return ends[low:high].astype(np.int64) - 1 - first
 
 
 class ShardReader:

@@ -175,6 +175,16 @@ def test_processes_share_a_folder_and_may_be_killed(tmp_path: Path) -> None:
         assert path.read_bytes() == body(path.name)
 
 
+def test_what_the_dead_have_counted_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that was written since the last look, by who died before it looked: the next writer looks itself."""
+    monkeypatch.setattr(cache_module, "_PATIENCE", 3600.0)
+    cache = BlockCache(tmp_path, 1 << 20)
+    cache.get("00", lambda: b"block")
+    (tmp_path / "written").write_bytes(bytes(1 << 10))
+    assert bytes(cache.get("01", lambda: b"other")) == b"other"
+    assert (tmp_path / "written").stat().st_size == 0
+
+
 def test_what_each_may_hold_is_less_the_more_processes_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,10 +13,10 @@ from token_files import LARGE, PACKS, SMALL, put_shard, put_tokens
 from penstock import CorruptDataError
 from penstock.pipelines.cli import main
 from penstock.sharding.dataset import open_tokens, write_generation
-from penstock.sharding.differences import diff
 from penstock.sharding.format import Generation, Pack
 from penstock.sharding.store import Store
-from penstock.sharding.takedown import takedown
+from penstock.sharding.tools.differences import diff
+from penstock.sharding.tools.removal import takedown
 
 SHARDS = {("train/en", 0): [30, 100, 2, 64], ("train/en", 1): [64] * 20, ("validation", 0): [7, 200]}
 

@@ -24,9 +24,11 @@ from token_files import LARGE, PACKS, SMALL, documents_of, put_tokens, tokens_of
 
 from penstock import InputError, ReconciliationError, RequestError
 from penstock.pipelines.cli import main
-from penstock.sharding import chunks as chunk_module
-from penstock.sharding import exporting, intake, megatron
-from penstock.sharding.chunks import (
+from penstock.sharding.dataset import TokenData, open_tokens, write_generation
+from penstock.sharding.documents import Documents
+from penstock.sharding.foreign import chunks as chunk_module
+from penstock.sharding.foreign import exporting, intake, megatron
+from penstock.sharding.foreign.chunks import (
     Chunk,
     framed,
     joined_spans,
@@ -35,11 +37,9 @@ from penstock.sharding.chunks import (
     unlearned_spans,
     without_padding,
 )  # fmt: skip
-from penstock.sharding.dataset import TokenData, open_tokens, write_generation
-from penstock.sharding.documents import Documents
-from penstock.sharding.exporting import export_tokens
+from penstock.sharding.foreign.exporting import export_tokens
+from penstock.sharding.foreign.importing import document_ids, import_tokens, unnamed_vocabulary
 from penstock.sharding.format import Generation, Vocabulary
-from penstock.sharding.importing import document_ids, import_tokens, unnamed_vocabulary
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 from penstock.sharding.tools import cat, verify
@@ -657,7 +657,8 @@ def test_requests_that_cannot_be_met(data: TokenData, tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=words):
             export_tokens(data, **{"output": tmp_path / "out", **given})
     export_tokens(data, tmp_path / "out", "npy")
-    for how, words in [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]:
+    cases = [({"dtype": "uint16"}, "say themselves of what type"), ({"pad_id": 0}, "have no rows")]
+    for how, words in cases:
         with pytest.raises(RequestError, match=words):
             import_tokens(tmp_path / "out", tmp_path / "set", "megatron", **how)
     inputs: list[tuple[Path, str | Path, str, str]] = [
@@ -690,8 +691,8 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
     assert (code, json.loads(told)["files"]) == (0, 2)
     (tmp_path / "out" / "export.json").unlink()
     one = ("import", "--from", "megatron", tmp_path / "out")
-    words = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
-    code, told, hint = run(*one, "--output", tmp_path / "a", *words)
+    meaning = ("--vocab-size", 1000, "--eos-id", 0, "--pack", "concat-64")
+    code, told, hint = run(*one, "--output", tmp_path / "a", *meaning)
     assert (code, json.loads(told)["documents"]) == (0, 46)
     assert "next: penstock verify" in hint
     assert run("verify", tmp_path / "a")[0] == 0
@@ -711,7 +712,7 @@ def test_the_command_line(data: TokenData, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_importing_the_module_does_not_load_pyarrow() -> None:
-    code = "import sys, penstock.sharding.importing; print('pyarrow' in sys.modules)"
+    code = "import sys, penstock.sharding.foreign.importing; print('pyarrow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 

@@ -11,8 +11,8 @@ from token_files import put_tokens
 from penstock.pipelines.cli import main
 from penstock.sharding.dataset import open_tokens
 from penstock.sharding.documents import Documents
-from penstock.sharding.takedown import takedown
 from penstock.sharding.tools import inspect
+from penstock.sharding.tools.removal import takedown
 
 SHARDS = {("train", 0): [30, 100, 2, 64, 65], ("train", 1): [64] * 5 + [31, 33, 1], ("validation", 0): [7, 200]}
 

@@ -16,11 +16,11 @@ from penstock.pipelines.cli import main
 from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import open_tokens
 from penstock.sharding.format import Pack, Vocabulary
-from penstock.sharding.merge import merge, renamed
 from penstock.sharding.roots import Folder
 from penstock.sharding.store import Store
-from penstock.sharding.takedown import takedown
 from penstock.sharding.tools import cat, inspect, verify
+from penstock.sharding.tools.merging import merge, renamed
+from penstock.sharding.tools.removal import takedown
 
 FIRST = {("train", 0): [30, 100, 2, 64], ("train", 1): [64] * 20, ("validation", 0): [7, 200]}
 SECOND = {("train", 0): [5, 500], ("train/code", 0): [40, 41], ("validation", 0): [9]}

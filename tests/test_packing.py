@@ -33,7 +33,7 @@ def rows_needed(pieces: Sequence[int], length: int) -> int:
     return len(rooms)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(lengths_of, st.integers(1, 24), st.integers(1, 6))
 def test_best_fit_places_every_token_once_and_keeps_its_word_on_groups(
     lengths: list[int], length: int, rows: int
@@ -59,7 +59,7 @@ def test_best_fit_places_every_token_once_and_keeps_its_word_on_groups(
     assert [starts[0] for starts in by_row.values()] == sorted(starts[0] for starts in by_row.values())
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(lengths_of, st.integers(1, 24))
 def test_one_group_is_packed_as_the_paper_says(lengths: list[int], length: int) -> None:
     table = best_fit(ends_of(lengths), length, 10**6)
@@ -85,7 +85,7 @@ def read(table: PackTable, tokens: Any, rows: Sequence[int], shard: int = 0) -> 
 
 
 @pytest.mark.parametrize("policy", ["best_fit", "concat"])
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(lengths_of, st.integers(1, 24), st.integers(1, 6), st.randoms())
 def test_rows_are_those_of_a_naive_reader(policy: str, lengths: list[int], length: int, rows: int, dice: Any) -> None:
     table, tokens, shard = table_of(lengths, length, rows, policy), payload(lengths), 2**32 - 1

@@ -21,7 +21,7 @@ from penstock.sharding.dataset import TokenData
 from penstock.sharding.documents import Documents
 from penstock.sharding.generations import append
 from penstock.sharding.plan import Plan, Segment, State
-from penstock.sharding.takedown import takedown
+from penstock.sharding.tools.removal import takedown
 
 CONCAT, BEST_FIT = "concat-16", "best_fit-32"
 

@@ -14,17 +14,19 @@ from loader_files import put_data
 
 from penstock import RequestError
 from penstock.pipelines.cli import main
-from penstock.sharding import StreamingLoader, simulated
+from penstock.sharding import StreamingLoader
 from penstock.sharding.block import Block
 from penstock.sharding.blocks import Blocks
 from penstock.sharding.dataset import TokenData
 from penstock.sharding.mixture import mixture
 from penstock.sharding.order import Geometry, Order
 from penstock.sharding.positions import Places
-from penstock.sharding.shares import places_in_batch
-from penstock.sharding.shuffling import SOURCES, Stored, batch_variance
-from penstock.sharding.simulate import simulate
-from penstock.sharding.touches import Touches
+from penstock.sharding.quarantine import Quarantined
+from penstock.sharding.tools import simulated
+from penstock.sharding.tools.shares import places_in_batch
+from penstock.sharding.tools.shuffling import SOURCES, Stored, batch_variance
+from penstock.sharding.tools.simulation import simulate
+from penstock.sharding.tools.touches import Touches
 
 PACK = "concat-16"
 
@@ -66,7 +68,7 @@ def read_by(data: TokenData, size: int, world: int, steps: int, monkeypatch: pyt
     """The blocks (epoch, shard, group) that the real loaders need, by rank and step; each is seen to be read."""
     real, read = Blocks.get, set()
 
-    def get(blocks: Blocks, shard: int, group: int) -> Block:
+    def get(blocks: Blocks, shard: int, group: int) -> Block | Quarantined:
         read.add((shard, group))
         return real(blocks, shard, group)
 

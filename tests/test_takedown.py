@@ -17,17 +17,17 @@ from token_files import PACKS, SMALL, documents_of, put_tokens, record, tokens_o
 
 from penstock import CommitConflictError, CorruptDataError, InputError, RequestError
 from penstock.pipelines.cli import main
-from penstock.sharding import StreamingLoader, emptied
+from penstock.sharding import StreamingLoader
 from penstock.sharding.dataset import TokenData, generation_numbers, open_tokens, write_generation
 from penstock.sharding.documents import Documents
 from penstock.sharding.format import Generation
 from penstock.sharding.packing import NO_DOCUMENT
-from penstock.sharding.purge import purged_shards
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
-from penstock.sharding.takedown import takedown
-from penstock.sharding.takedown_list import read_list
-from penstock.sharding.tools import cat, inspect, verify
+from penstock.sharding.tools import cat, emptied, inspect, verify
+from penstock.sharding.tools.purge import purged_shards
+from penstock.sharding.tools.removal import takedown
+from penstock.sharding.tools.takedown_list import read_list
 
 SHARDS = {
     ("train/en", 0): [30, 100, 2, 64],
@@ -333,7 +333,7 @@ def test_two_writers_of_one_generation(root: Path) -> None:
         real(store, other)
         real(store, generation)
 
-    with mock.patch("penstock.sharding.takedown.write_generation", late):  # noqa: SIM117
+    with mock.patch("penstock.sharding.tools.removal.write_generation", late):  # noqa: SIM117
         with pytest.raises(CommitConflictError, match="got generation 1 from another writer meanwhile"):
             takedown(root, urls=["/train/fr/"])
     assert takedown(root, urls=["/train/fr/"])["generation"] == 2

@@ -24,9 +24,9 @@ from penstock.pipelines.trace import trace_row, trace_step
 from penstock.pipelines.trace_text import step_text, urls_text
 from penstock.pipelines.trace_url import trace_url
 from penstock.sharding import StreamingLoader
-from penstock.sharding.takedown import takedown
 from penstock.sharding.tools import cat
-from penstock.sharding.url_patterns import matching
+from penstock.sharding.tools.removal import takedown
+from penstock.sharding.tools.url_patterns import matching
 
 WORDS = [f"{a}{b}" for a in ("al", "be", "cor", "den", "el", "fa") for b in ("da", "ver", "mon", "tis", "kal")]
 SOURCES = ("left", "right")

@@ -126,10 +126,11 @@ def main() -> None:
             "rows": lambda: through_rows(data, asked.batch, best_fit),
             peer: lambda: through_stateful(data, asked.batch, asked.length),
         }
+        # Before JAX starts threads that a fork would break.
+        wall = round(workers_rate(data, asked.batch, best_fit, asked.workers, asked.seconds), 1)
         rounds = [{name: rate(run(), asked.seconds) for name, run in runs.items()} for _ in range(asked.rounds)]
         best = {name: round(max(one[name] for one in rounds), 1) for name in runs}
         over = {name: round(statistics.median(one[name] / one[peer] for one in rounds), 2) for name in runs}
-        wall = round(workers_rate(data, asked.batch, best_fit, asked.workers, asked.seconds), 1)
         shape = {"length": asked.length, "batch": asked.batch, "cores": os.cpu_count()}
         told = {f"wall_mtok_per_second_{asked.workers}_workers": wall, "row_us": round(row_cost(data, best_fit), 1)}
         print(json.dumps({**shape, "mtok_per_cpu_second": best, "over_stateful_data_loader": over, **told}))

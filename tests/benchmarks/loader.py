@@ -41,8 +41,8 @@ def put_data(folder: Path, tokens: int, lengths: Sequence[int]) -> TokenData:
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for number in range(-(-tokens // SHARD_TOKENS)):
-        lengths = chance.lognormal(np.log(600), 1.0, SHARD_TOKENS // 900).astype(np.int64) + 2
-        ends = np.cumsum(lengths)
+        drawn = chance.lognormal(np.log(600), 1.0, SHARD_TOKENS // 900).astype(np.int64) + 2
+        ends = np.cumsum(drawn)
         ends = ends[ends <= SHARD_TOKENS]
         body = chance.integers(1, vocabulary.size, int(ends[-1])).astype(np.uint16)
         body[ends - 1] = vocabulary.eos_id

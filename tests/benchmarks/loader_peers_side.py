@@ -66,7 +66,7 @@ def map_style(work: Path, length: int) -> Any:
 
     rows = rows_of(work, length)
 
-    class Rows(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
+    class Rows(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return len(rows)
 
@@ -320,7 +320,8 @@ def measure(work: Path, name: str, length: int, batch: int, setting: dict[str, A
 
     torch.set_num_threads(1)
     batches = PEERS[name].read(work, length, batch, **setting)
-    check(work, *next(batches), (batch, length))
+    tokens, labels = next(batches)
+    check(work, tokens, labels, (batch, length))
     epoch = len(rows_of(work, length)) // batch
     *first, _ = rates(batches, batch * length, 3 * seconds, epoch)
     cpu, wall, held = rates(batches, batch * length, seconds, None)

@@ -44,7 +44,13 @@ def put_shards(folder: Path, count: int) -> None:
     with spool.open("wb") as file:
         file.truncate(2 * LENGTH * ROWS)
     ends = np.arange(1, ROWS + 1, dtype=np.uint64) * np.uint64(LENGTH)
-    named = {"stream": "train", "payload": spool, "ends": ends, "vocabulary": vocabulary, "packs": packs}
+    named: dict[str, Any] = {
+        "stream": "train",
+        "payload": spool,
+        "ends": ends,
+        "vocabulary": vocabulary,
+        "packs": packs,
+    }
     one = write_shard(store, number=0, documents=b"none", **named)
     shards = [one, *(replace(one, name=f"{one.name}-{at}", number=at) for at in range(1, count))]
     spool.unlink()

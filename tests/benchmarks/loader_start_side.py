@@ -53,7 +53,13 @@ class Penstock:
         store, packs, spool = Store(folder), [Pack(LENGTH, "concat")], folder / "spool"
         with spool.open("wb") as file:
             file.truncate(2 * LENGTH * SHARD_ROWS)
-        named = {"stream": "train", "payload": spool, "ends": ends, "vocabulary": vocabulary, "packs": packs}
+        named: dict[str, Any] = {
+            "stream": "train",
+            "payload": spool,
+            "ends": ends,
+            "vocabulary": vocabulary,
+            "packs": packs,
+        }
         one = write_shard(store, number=0, documents=b"none", **named)
         spool.unlink()
         shards = [one, *(replace(one, name=f"{one.name}-{at}", number=at) for at in range(1, rows // SHARD_ROWS))]

@@ -25,6 +25,7 @@ import time
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import xxhash
@@ -154,8 +155,8 @@ def main() -> None:
                 ("hedged", RemoteReads, 0),
                 ("ahead", RemoteReads, whole),
             ):
-                blocks.RemoteReads, blocks._AHEAD_BYTES = reads, ahead  # type: ignore[misc]
-                ways[way] = measure(data, shuffle, options)
+                with mock.patch.object(blocks, "RemoteReads", reads), mock.patch.object(blocks, "_AHEAD_BYTES", ahead):
+                    ways[way] = measure(data, shuffle, options)
             ratio = ways["plain"]["wait_ms"]["sum"] / max(ways["ahead"]["wait_ms"]["sum"], 1e-3)
             found[name] = {**ways, "waits_plain_over_ahead": round(ratio, 1)}
     print(json.dumps(found))

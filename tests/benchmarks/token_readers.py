@@ -28,9 +28,9 @@ import numpy as np
 from token_readers_side import WINDOW, digest_of
 
 from penstock.sharding.dataset import TokenData, open_tokens, write_generation
-from penstock.sharding.exporting import export_tokens
+from penstock.sharding.foreign.exporting import export_tokens
+from penstock.sharding.foreign.importing import import_tokens
 from penstock.sharding.format import Generation, Vocabulary
-from penstock.sharding.importing import import_tokens
 from penstock.sharding.shard import write_shard
 from penstock.sharding.store import Store
 
@@ -188,8 +188,8 @@ def compare(held: Corpus, to: str, peer: Peer, work: Path, rounds: int) -> dict[
 
 MEMORY = """
 import resource, shutil, sys, tempfile
-from penstock.sharding.exporting import export_tokens
-from penstock.sharding.importing import import_tokens
+from penstock.sharding.foreign.exporting import export_tokens
+from penstock.sharding.foreign.importing import import_tokens
 with tempfile.TemporaryDirectory() as folder:
     export_tokens(sys.argv[1], folder + "/out", sys.argv[2])
     if sys.argv[3] == "import":

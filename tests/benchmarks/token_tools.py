@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.sharding.dataset import TokenData, write_generation
-from penstock.sharding.differences import diff
 from penstock.sharding.format import Generation, Pack, PackCount, ShardEntry, Vocabulary
 from penstock.sharding.shard import write_shard
-from penstock.sharding.simulate import simulate
 from penstock.sharding.store import Store
-from penstock.sharding.takedown import takedown
+from penstock.sharding.tools.differences import diff
+from penstock.sharding.tools.removal import takedown
+from penstock.sharding.tools.simulation import simulate
 
 VOCABULARY = Vocabulary("uint16", 50_000, "5" * 64, eos_id=0, bos_id=None, name="benchmark")
 MEMBERS = (".bin", ".json", ".ends.npy", ".sums.npy", ".docs.parquet")

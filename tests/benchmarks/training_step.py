@@ -90,7 +90,7 @@ def data_loader(options: argparse.Namespace, device: Any) -> Iterator[tuple[Any,
 
     class Rows(torch.utils.data.Dataset[Any]):
         def __len__(self) -> int:
-            return (len(tokens) - 1) // length
+            return int((len(tokens) - 1) // length)
 
         def __getitem__(self, row: int) -> Any:
             return torch.from_numpy(tokens[row * length : (row + 1) * length + 1].astype(np.int64))

@@ -17,12 +17,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from .. import require
+from ... import require
+from ..format import Pack, ShardEntry, Vocabulary
+from ..permutation import derive
+from ..shard import write_shard
+from ..store import Store
 from .chunks import Chunk, Ints, joined_spans, learned_of, runs, unlearned_spans
-from .format import Pack, ShardEntry, Vocabulary
-from .permutation import derive
-from .shard import write_shard
-from .store import Store
 
 #: Rows in a row group of docs.parquet.
 _TABLE_ROWS = 1 << 16

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .canonical import VERSION
-from .dataset import TokenData, generation_numbers, open_tokens, read_generation
-from .format import Generation, Pack, PackOrder
-from .marks import GONE, LOSS
+from ..canonical import VERSION
+from ..dataset import TokenData, generation_numbers, open_tokens, read_generation
+from ..format import Generation, Pack, PackOrder
+from ..marks import GONE, LOSS
+from ..store import Store
 from .purge import is_purged
-from .store import Store
 
 Ints = NDArray[np.int64]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import InputError
-from .dataset import TokenData, open_tokens
-from .documents import Documents
-from .shard import ShardReader
+from ... import InputError
+from ..dataset import TokenData, open_tokens
+from ..documents import Documents
+from ..shard import ShardReader
 
 
 def cat(

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import InputError, require
+from ... import InputError, require
+from ..format import Pack
+from ..packing import NO_DOCUMENT, PackTable
+from ..shard import ShardReader
 from .chunks import CHUNK_TOKENS, Chunk, learned_between, split, without_padding
-from .foreign import ForeignFile, Reading, Target
-from .format import Pack
-from .packing import NO_DOCUMENT, PackTable
-from .shard import ShardReader
+from .sources import ForeignFile, Reading, Target
 
 IGNORED = -100
 #: Rows looked at together at most, however short they are.

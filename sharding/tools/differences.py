@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import CorruptDataError
-from .dataset import TokenData, open_tokens
-from .format import Generation, PackOrder
-from .marks import GONE
-from .shard import ShardReader
+from ... import CorruptDataError
+from ..dataset import TokenData, open_tokens
+from ..format import Generation, PackOrder
+from ..marks import GONE
+from ..shard import ShardReader
 
 Json = dict[str, Any]
 #: Shards named; the rest is counted.

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import CorruptDataError, require
-from .documents import Documents
-from .entry import ShardEntry
-from .shard import ShardReader, write_shard
+from ... import CorruptDataError, require
+from ..documents import Documents
+from ..entry import ShardEntry
+from ..shard import ShardReader, write_shard
 
 Ints = NDArray[np.int64]
 _TOKENS_AT_ONCE = 1 << 22

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cached import cached_property
-from .format import Generation, PackOrder
-from .mixture import Mixture
-from .order import Order, stream_key
-from .permutation import Ints, derive, permute
-from .positions import Leg, Positions
+from ..cached import cached_property
+from ..format import Generation, PackOrder
+from ..mixture import Mixture
+from ..order import Order, stream_key
+from ..permutation import Ints, derive, permute
+from ..positions import Leg, Positions
 from .shares import places_in_batch
 from .touches import Touches
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import RequestError, require
-from .canonical import canonical
-from .documents import Documents
+from ... import RequestError, require
+from ..canonical import canonical
+from ..documents import Documents
 from .url_patterns import matching
 
 _COLUMNS = ("id", "url", "source")

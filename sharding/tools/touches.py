@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .cached import cached_property
-from .permutation import Ints
+from ..cached import cached_property
+from ..permutation import Ints
 
 Floats = NDArray[np.float64]
 #: Gaps at which the curve of cache sizes is worked out.

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from .. import PenstockError
-from .dataset import TokenData, read_generation
-from .format import Generation
+from ... import PenstockError
+from ..dataset import TokenData, read_generation
+from ..format import Generation
+from ..shard import ShardReader
+from ..store import Store, sha256
+from ..succession import TAKEDOWN, prove_child
 from .purge import is_purged
-from .shard import ShardReader
-from .store import Store, sha256
-from .succession import TAKEDOWN, prove_child
 from .takedown_list import read_list
 
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .mixture import Mixture
-from .order import LANE_SCALE, Order, reversed_bits
-from .permutation import Ints
+from ..mixture import Mixture
+from ..order import LANE_SCALE, Order, reversed_bits
+from ..permutation import Ints
 
 
 def places_in_batch(mixed: Mixture, orders: Sequence[Order], positions: Ints, batch_size: int) -> Ints:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import InputError, RequestError
-from .adopt import take
-from .canonical import VERSION, canonical
-from .cohorts import cohort_of
-from .dataset import TokenData, open_tokens, write_generation
-from .format import Generation, PackOrder, ShardEntry, ShardTable, Vocabulary
-from .positions import VALIDATION
-from .shard import ShardReader, shard_header, shard_name
-from .store import Store, sha256
+from ... import InputError, RequestError
+from ..adopt import take
+from ..canonical import VERSION, canonical
+from ..cohorts import cohort_of
+from ..dataset import TokenData, open_tokens, write_generation
+from ..format import Generation, PackOrder, ShardEntry, ShardTable, Vocabulary
+from ..positions import VALIDATION
+from ..shard import ShardReader, shard_header, shard_name
+from ..store import Store, sha256
 
 MAGIC = "penstock-merge"
 MADE = "merge"

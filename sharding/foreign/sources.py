@@ -16,10 +16,10 @@ from typing import Any, BinaryIO, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import InputError, RequestError
+from ... import InputError, RequestError
+from ..format import Vocabulary
+from ..store import Store
 from .chunks import CHUNK_TOKENS, Chunk
-from .format import Vocabulary
-from .store import Store
 
 #: What a document is in the files: as their own index says (a row, where they have none), each row or sequence, or
 #: what lies between two EOS.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .format import Generation, PackOrder
-from .permutation import Ints
-from .positions import Places
+from ..format import Generation, PackOrder
+from ..permutation import Ints
+from ..positions import Places
 
 #: Contiguous sources that each stream's stored rows are taken for.
 SOURCES = 64

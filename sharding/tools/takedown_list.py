@@ -20,10 +20,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import CorruptDataError
-from .canonical import VERSION, canonical, parse
-from .shard import ShardReader
-from .store import Store, sha256
+from ... import CorruptDataError
+from ..canonical import VERSION, canonical, parse
+from ..shard import ShardReader
+from ..store import Store, sha256
 from .wanted import Hit
 
 MAGIC = "penstock-takedown"

@@ -21,20 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from .. import InputError, ReconciliationError, RequestError, require
+from ... import InputError, ReconciliationError, RequestError, require
+from ..canonical import VERSION, canonical
+from ..cohorts import cohort_of
+from ..dataset import TokenData, open_tokens
+from ..documents import Documents
+from ..format import Pack
+from ..marks import LOSS
+from ..shard import ShardReader
 from .arrays import LlmcWriter, NpyWriter
-from .canonical import VERSION, canonical
 from .chunks import Chunk, learned_between, runs
-from .cohorts import cohort_of
-from .dataset import TokenData, open_tokens
 from .datatrove import DatatroveWriter
-from .documents import Documents
-from .foreign import Target, Writer
-from .format import Pack
-from .marks import LOSS
 from .megatron import MegatronWriter
 from .parquet_rows import PackedWriter, ParquetWriter
-from .shard import ShardReader
+from .sources import Target, Writer
 
 EXPORT_MAGIC, RECEIPT, _LOCK = "penstock-export", "export.json", ".lock"
 #: What writes each format, the suffix of the file that its readers are given, and whether that file is raw tokens.

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import RequestError
-from .dataset import TokenData, open_tokens
-from .permutation import derive, permute
-from .positions import choose_streams
+from ... import RequestError
+from ..dataset import TokenData, open_tokens
+from ..permutation import derive, permute
+from ..positions import choose_streams
 from .shuffling import PERMUTED_DISTANCE, Stored, batch_variance
 from .simulated import Setting
 from .touches import Touches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import require
+from ... import require
 
 
 def matching(urls: Any, pattern: str) -> Any:

@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .. import InputError
+from ... import InputError
 from .chunks import Chunk, runs, split
-from .foreign import ForeignFile, Payload, Reading, Target, blocks
+from .sources import ForeignFile, Payload, Reading, Target, blocks
 
 _U8 = np.dtype("<u8")
 _BLOCK = 1 << 17

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from .. import CorruptDataError, PenstockError
-from .best_fit import cut
-from .dataset import open_tokens, run_manifest
-from .documents import Documents
-from .format import Pack
+from ... import CorruptDataError, PenstockError
+from ..best_fit import cut
+from ..dataset import open_tokens, run_manifest
+from ..documents import Documents
+from ..format import Pack
+from ..marks import gone_problem, left_over, loss_problem
+from ..shard import BLOCK_BYTES, ShardReader
+from ..store import Store
 from .history import history_problems
 from .inspection import inspect
-from .marks import gone_problem, left_over, loss_problem
-from .shard import BLOCK_BYTES, ShardReader
-from .store import Store
 
 _CHUNK = 128 * BLOCK_BYTES
 #: Problems named before the rest is only counted.

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from .differences import diff
 from .inspection import inspect
-from .merge import merge
+from .merging import merge
 from .readback import cat, locate
-from .simulate import simulate
-from .takedown import takedown
+from .removal import takedown
+from .simulation import simulate
 from .verification import refuse, verify
 
 __all__ = ["cat", "diff", "inspect", "locate", "merge", "refuse", "simulate", "takedown", "verify"]

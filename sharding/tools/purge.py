@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .canonical import MAGIC, VERSION, canonical, parse
-from .dataset import generation_numbers, read_generation
-from .format import Generation
-from .shard import PURGED
-from .store import MissingObjectError, Store
+from ..canonical import MAGIC, VERSION, canonical, parse
+from ..dataset import generation_numbers, read_generation
+from ..format import Generation
+from ..shard import PURGED
+from ..store import MissingObjectError, Store
 
 
 def purge_older(store: Store, kept: Generation) -> dict[str, Any]:

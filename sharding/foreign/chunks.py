@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import InputError, RequestError
-from .format import Vocabulary
+from ... import InputError, RequestError
+from ..format import Vocabulary
 
 Ints = NDArray[np.int64]
 #: Tokens read or written at a time.

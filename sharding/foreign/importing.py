@@ -21,20 +21,20 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from .. import InputError, ReconciliationError, RequestError, require
+from ... import InputError, ReconciliationError, RequestError, require
+from ..canonical import parse
+from ..dataset import write_generation
+from ..format import Generation, Pack, Vocabulary
+from ..positions import is_validation
+from ..store import Store
 from .arrays import ArraySource
-from .canonical import parse
 from .chunks import Chunk, Frame, check_frame, framed
-from .dataset import write_generation
 from .datatrove import DatatroveSource
 from .exporting import EXPORT_MAGIC, RECEIPT
-from .foreign import Boundaries, ForeignFile, Reading, Source, foreign_files
-from .format import Generation, Pack, Vocabulary
 from .intake import InOrder, Intake, Shuffled, keyed_ids
 from .megatron import MegatronSource
 from .parquet_rows import ParquetSource
-from .positions import is_validation
-from .store import Store
+from .sources import Boundaries, ForeignFile, Reading, Source, foreign_files
 
 #: What reads each format, and the suffix of its files.
 SOURCES: dict[str, tuple[Callable[[ForeignFile, Reading], Source], str]] = {

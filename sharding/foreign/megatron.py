@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import InputError, RequestError
+from ... import InputError, RequestError
 from .chunks import CHUNK_TOKENS, Chunk, Ints, runs, split
-from .foreign import ForeignFile, Payload, Reading, Target
+from .sources import ForeignFile, Payload, Reading, Target
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")

@@ -17,14 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import CommitConflictError, InputError
-from .dataset import TokenData, open_tokens, write_generation
-from .documents import Documents
+from ... import CommitConflictError, InputError
+from ..dataset import TokenData, open_tokens, write_generation
+from ..documents import Documents
+from ..format import Generation
+from ..succession import TAKEDOWN
 from .emptied import write_without
-from .format import Generation
 from .history import lineage
 from .purge import purge_older
-from .succession import TAKEDOWN
 from .takedown_list import TakedownList, read_head
 from .wanted import Found, Wanted, search
 

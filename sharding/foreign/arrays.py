@@ -23,9 +23,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .. import InputError, require
+from ... import InputError, require
 from .chunks import Chunk, runs, split, without_padding
-from .foreign import ForeignFile, Payload, Reading, Target, blocks
+from .sources import ForeignFile, Payload, Reading, Target, blocks
 
 #: Types by the magic number of llm.c's header: GPT-2's and Llama 3's.
 LLMC: dict[int, np.dtype[Any]] = {20240520: np.dtype("<u2"), 20240801: np.dtype("<u4")}
