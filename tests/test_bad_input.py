@@ -109,6 +109,7 @@ def test_copies_of_one_document_leave_one(tmp_path: Path) -> None:
     assert finished(tmp_path)[0]["duplicates"] == 299
 
 
+@pytest.mark.long
 def test_one_huge_line_goes_through_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (prose(10_000) + " ") * 340
     put(tmp_path, {"a.jsonl": line(text)})
@@ -288,6 +289,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("full", ["output", "scratch"])
 def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(
     disk: tuple[Path, Callable[[int], None]],

@@ -153,6 +153,7 @@ def test_a_request_without_sense_is_a_sentence(
     fails(capsys, 2, ["trace", str(tmp_path), "--state", str(tmp_path / "deep.json"), "--step", "1"], "deep.json")
 
 
+@pytest.mark.long
 def test_what_a_terminal_cannot_show_is_escaped(recipe_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "größe"
     folder.mkdir()

@@ -275,6 +275,7 @@ def test_a_suite_without_a_step_says_what_is_missing() -> None:
         StepConformance().test_is_a_step()
 
 
+@pytest.mark.long
 def test_needs_no_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; import penstock.testing; print('fine')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"

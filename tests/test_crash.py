@@ -93,6 +93,7 @@ def test_killed_at_a_named_point(value: dict[str, Any], expected: str, tmp_path:
     assert tokens_sha256(tmp_path) == expected
 
 
+@pytest.mark.long
 def test_killed_at_random_moments(value: dict[str, Any], expected: str, tmp_path: Path) -> None:
     recipe, chance = Recipe.from_value(value), random.Random(5)
     for _ in range(5):
@@ -123,6 +124,7 @@ class KillsAt(StepModel):
         return Outcome(batch, pa.nulls(len(batch), pa.string()))
 
 
+@pytest.mark.long
 def test_a_record_that_kills_is_named_and_can_be_set_aside(
     value: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def spoiled(chance: random.Random, text: str) -> str:
     return "".join(word + chance.choice([" ", "\n", "  ", ", ", " — ", "\t"]) for word in words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ngram", [8, 13])
 def test_every_planted_item_of_the_real_benchmarks_is_found_and_nothing_else(
     shared_data: Path, tmp_path: Path, ngram: int

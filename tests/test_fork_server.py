@@ -168,6 +168,7 @@ def test_blocks_share_a_server_and_the_last_one_ends_it(tmp_path: Path) -> None:
     assert gone(json.loads((tmp_path / "told").read_text())["parent"])
 
 
+@pytest.mark.long
 def test_loading_every_kernel_leaves_no_thread_in_the_server(server: ForkServer, tmp_path: Path) -> None:
     """A fork takes one thread along, and what another held stays locked for ever: but jemalloc's, which knows forks."""
     steps = ["extract_html", "language_id", "gopher_repetition", "gopher_quality", "c4_quality", "fineweb_quality"]

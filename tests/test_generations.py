@@ -116,6 +116,7 @@ def test_killed_anywhere_the_same_command_finishes(
         assert Store(folder).list() == names
 
 
+@pytest.mark.long
 def test_processes_lay_out_the_same(tmp_path: Path) -> None:
     for name, workers in (("one", 1), ("two", 2)):
         put_tokens(tmp_path / name, tmp_path / "spool", PLACES)

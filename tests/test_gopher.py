@@ -128,6 +128,7 @@ def test_repetition_of_few_letters_and_moving_borders(seed: int, letters: int, l
     assert scores_of(GopherRepetition(), [text]) == [repetition_oracle(text)]
 
 
+@pytest.mark.long
 def test_real_documents_score_as_the_oracles(shared_data: Path) -> None:
     rows: list[str] = []
     for name in ("docs_english", "docs_multilingual"):
@@ -140,6 +141,7 @@ def test_real_documents_score_as_the_oracles(shared_data: Path) -> None:
     assert scores_of(GopherRepetition(), rows) == [repetition_oracle(text) for text in rows]
 
 
+@pytest.mark.long
 def test_large_documents_with_few_and_many_repetitions() -> None:
     chance = np.random.default_rng(3)
     rows = [

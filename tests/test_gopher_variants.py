@@ -272,6 +272,7 @@ def test_decides_as_the_peers_own_code_does() -> None:
     assert set(compare("texts", OUR_TEXTS)) <= {"dolma.repetition", "dolma_v1.repetition"}
 
 
+@pytest.mark.long
 def test_decides_on_real_documents_as_the_peers_own_code_does(shared_data: Path) -> None:
     held: dict[str, str] = {}
     wanted = set(GOLDEN["ids"])
@@ -440,6 +441,7 @@ def test_a_report_finds_the_threshold_of_each_score(filter_: Filter) -> None:
     assert "gopher_quality.words" not in FIELDS  # FineWeb's counts words, but cuts those that are no marks
 
 
+@pytest.mark.long
 def test_large_documents() -> None:
     chance = np.random.default_rng(3)
     rows = [

@@ -195,6 +195,7 @@ def test_the_tables_of_names_agree() -> None:
             assert html_names.NUMBERS[at] == number
 
 
+@pytest.mark.long
 def test_real_pages_keep_what_they_must_in_order() -> None:
     pages = [label(row["url"], row["html"]) for row in rows_of(QUICKSTART) if row["html"]]
     labelled = [page for page in pages if page is not None]

@@ -103,6 +103,7 @@ def test_a_part_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("folder")
 def test_two_processes_compile_what_a_third_loads() -> None:
     code = "import numpy; from penstock.transforms.kernels.text import load64; load64(numpy.arange(9, dtype='{}'), 0)"

@@ -137,6 +137,7 @@ def test_ranks_share_each_batch_without_gap_or_overlap(data: TokenData, pack: st
         assert np.array_equal(buffers(parts), whole.buffer)
 
 
+@pytest.mark.long
 def test_the_number_of_ranks_may_change_at_every_step(data: TokenData) -> None:
     whole = list(islice(StreamingLoader(data, 96, pack=CONCAT), 12))
     state = StreamingLoader(data, 96, pack=CONCAT).state_dict()
@@ -579,6 +580,7 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
+@pytest.mark.long
 def test_a_small_cache_stays_small(tmp_path: Path) -> None:
     """What a loader holds cannot be evicted: it holds little where the cache is little."""
     packs = (Pack(1024, "concat"),)

@@ -38,6 +38,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.long
 def test_the_bytes_of_an_object_store_are_those_of_a_folder(
     bucket: str, corpus: Path, small_recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +57,7 @@ def test_the_bytes_of_an_object_store_are_those_of_a_folder(
     assert again["tokens_sha256"] == local["tokens_sha256"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dedup", [{}, {"exact": False}])
 def test_parts_of_no_documents_or_short_ones_are_matched_too(
     bucket: str, tmp_path: Path, dedup: dict[str, Any]

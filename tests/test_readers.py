@@ -216,6 +216,7 @@ def read_apart(path: Path, kind: str) -> tuple[list[int], int, str]:
     return rows, grown, error
 
 
+@pytest.mark.long
 def test_a_document_of_100_mb_on_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "' + b"word " * 20_000_000 + b'"}\n')
@@ -224,6 +225,7 @@ def test_a_document_of_100_mb_on_one_line(tmp_path: Path) -> None:
     assert grown < 700
 
 
+@pytest.mark.long
 def test_a_decompression_bomb_takes_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.jsonl.zst"
     path.write_bytes(zstandard.ZstdCompressor(level=1).compress(b'{"text": "' + bytes(800 << 20)))

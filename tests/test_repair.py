@@ -157,6 +157,7 @@ def test_every_number_of_a_receipt_is_held_to_another(name: str, standing: tuple
         path.write_text(body)
 
 
+@pytest.mark.long
 def test_a_removal_list_that_names_other_documents_is_refused(value: Value, tmp_path: Path) -> None:
     """As many documents go as should, but others: only the sums of ids can tell."""
     go({**value, "text": {"format": "parquet"}}, tmp_path)
@@ -195,6 +196,7 @@ def test_parts_that_keep_nothing_are_told_apart(tmp_path: Path) -> None:
         assert len(found["records"]) == 5, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["eos", "name"])
 def test_another_end_of_document_begins_the_tokens_anew(corpus: Path, tmp_path: Path, change: str) -> None:
     """It stands in every shard's header: a resume must not mix two of them."""
@@ -291,6 +293,7 @@ def test_a_run_of_text_alone_is_verified(corpus: Path, tmp_path: Path) -> None:
     assert report["text"]["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("text/*/data/*"))
 
 
+@pytest.mark.long
 def test_the_environment_is_left_as_it_was(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/as/it/was")
     before = dict(os.environ)

@@ -665,6 +665,7 @@ class Browser:
         os.close(self.out)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not here")
 def test_chromium_shows_the_page_without_a_word(finished: tuple[Store, dict[str, Any], str], tmp_path: Path) -> None:
     """No console message, no request, no script; nothing wider than the window, on phone and desk, light and dark."""

@@ -263,6 +263,7 @@ def test_a_step_may_drop_and_quarantine(corpus: Path, tmp_path: Path, score_reje
     assert [row["error"] for row in ledger if row["fate"] == "quarantined"] == ["too curious"]
 
 
+@pytest.mark.long
 def test_listed_records_are_set_aside_unread(corpus: Path, tmp_path: Path) -> None:
     go(recipe_over(corpus, task_bytes=20_000), tmp_path)
     before = stamps(tmp_path, "documents")
@@ -323,6 +324,7 @@ def test_uint16_where_the_vocabulary_fits(finished: tuple[Path, Value]) -> None:
     assert int(np.max(reader.tokens(0, 50))) < 400
 
 
+@pytest.mark.long
 def test_many_tasks_travel_by_name(finished: tuple[Path, Value], corpus: Path, tmp_path: Path) -> None:
     import penstock.pipelines.chunks as module
 

@@ -78,6 +78,7 @@ def test_expands_chunks_of_the_plan_in_a_worker(jobs: ModuleType, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == list("01234")
 
 
+@pytest.mark.long
 def test_workers_start_one_by_one_where_forks_are_not_safe(
     jobs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +171,7 @@ def client(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_workers_end_with_their_client(client: subprocess.Popen[bytes], how: signal.Signals, tmp_path: Path) -> None:

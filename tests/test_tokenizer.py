@@ -237,6 +237,7 @@ def test_ids_are_those_of_a_slow_oracle(engine: str) -> None:
     assert opened.encode(pa.array(texts)).to_pylist() == [oracle(text) for text in texts]
 
 
+@pytest.mark.long
 @needs_fast
 @pytest.mark.parametrize("name", FAST_FILES)
 def test_the_fast_engine_gives_the_ids_of_the_reference_on_real_text(name: str, shared_data: Path) -> None:
@@ -305,6 +306,7 @@ def test_space_beyond_the_reference_s_stack_is_cut_where_the_pattern_cuts_it(
     assert failing
 
 
+@pytest.mark.long
 def test_two_million_spaces_before_a_word(tmp_path: Path) -> None:
     opened = load_tokenizer(side_file(tmp_path, pattern=CL100K), engine="reference")
     found = opened.encode(pa.array([" " * 2_000_000 + "water", " " * 1_999_999, " water"]))

@@ -61,6 +61,7 @@ def test_ranges_of_any_size_give_the_rows_of_the_whole(tmp_path: Path, way: str)
     assert ranges(path, path.stat().st_size) == [(0, -1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", [1, 1500, 1 << 17])
 @pytest.mark.parametrize("packed", [True, False])
 def test_damage_is_read_the_same_however_the_file_is_cut(
