@@ -159,7 +159,8 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):  # type
         self.processes: dict[str, Worker] = {}
         self.server = grpc.server(thread_pool_executor.shared_unbounded_instance())
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self.server)
-        self.address = f"localhost:{self.server.add_insecure_port('localhost:0')}"
+        # Not localhost: where a port is free for IPv6 alone, IPv4's belongs to another server, which runners would ask.
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
 
     def StartWorker(self, request: Any, context: Any) -> Any:
         """Start the worker that the job server asks for."""
