@@ -125,7 +125,7 @@ def cat_command(arguments: Any) -> int:
     from .vocabulary import run_tokenizer
 
     # Token files that came from elsewhere have no tokenizer beside them: their ids are printed.
-    decode = run_tokenizer(arguments.dir) if RunDirectory.stands(arguments.dir) else None
+    decode = run_tokenizer(arguments.dir) if RunDirectory.find(arguments.dir) else None
     for document in cat(
         arguments.dir, stream=arguments.stream, shard=arguments.shard, limit=arguments.limit or None, decode=decode
     ):

@@ -22,18 +22,21 @@ class RunDirectory:
     @classmethod
     def open(cls, path: str) -> RunDirectory:
         """Open the run that `path` is: its folder, its `tokens/` or `tokens/HASH`; RequestError where there is none."""
-        store = Store(path)
-        if (place := _above(store)) is None:
+        if (found := cls.find(path)) is None:
             raise RequestError(f"{path} is no finished run: there is no {MANIFEST}; give the folder of a run")
-        run, above = place
-        found = cls(run, read_manifest(run))
-        found.require_current(store.url.rsplit("/", 1)[1] if above == 2 else None)
         return found
 
     @classmethod
-    def stands(cls, path: str) -> bool:
-        """Say whether `path` belongs to a finished run; token files that were imported do not."""
-        return _above(Store(path)) is not None
+    def find(cls, path: str) -> RunDirectory | None:
+        """Open the run that `path` belongs to; None where there is none, as of token files that were imported."""
+        store = Store(path)
+        for above in (0, 1, 2):
+            run = Store((store.url.rsplit("/", above)[0] if above else store.url) or "/", **store.options)
+            if run.exists(MANIFEST):
+                found = cls(run, read_manifest(run))
+                found.require_current(store.url.rsplit("/", 1)[1] if above == 2 else None)
+                return found
+        return None
 
     def require_current(self, tokens: str | None) -> None:
         """Refuse a `tokens/HASH` that is not the manifest's: its tokenizer and decisions would be another recipe's."""
@@ -56,15 +59,6 @@ class RunDirectory:
     def kinds(self) -> list[str]:
         """Name the recipe's steps in order."""
         return list(self.manifest.get("steps") or ())
-
-
-def _above(store: Store) -> tuple[Store, int] | None:
-    """Find the run that a folder, its `tokens/` or `tokens/HASH` belongs to, and how many folders above it lies."""
-    for above in (0, 1, 2):
-        run = Store((store.url.rsplit("/", above)[0] if above else store.url) or "/", **store.options)
-        if run.exists(MANIFEST):
-            return run, above
-    return None
 
 
 def write_manifest(run: Store, manifest: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def trace_step(
     and world size, that rank's rows; else all of the global batch.
     """
     check_rank(rank, world_size)
-    run, saved = run_of(path), State.from_dict(state)
+    run, saved = RunDirectory.find(path), State.from_dict(state)
     first, last = saved.plan.extent(step)
     if first < saved.position < last:  # the data ended in this batch
         last = saved.position
@@ -77,11 +77,6 @@ def trace_step(
     return {**head, **data, **finished(run, rows)}
 
 
-def run_of(path: str) -> RunDirectory | None:
-    """Open the run that token files belong to; None where they came from elsewhere, and no decisions are known."""
-    return RunDirectory.open(path) if RunDirectory.stands(path) else None
-
-
 def check_rank(rank: int | None, world_size: int | None) -> None:
     """Refuse a rank that the world does not have."""
     if world_size is not None and world_size < 1:
@@ -107,7 +102,7 @@ def course_of(path: str, saved: State) -> Course:
 
 def trace_row(path: str, shard: int, row: int, pack: str | None = None) -> Json:
     """Say what lies in one row of a shard (its number in the generation's order), as `trace_step` does."""
-    run, documents = run_of(path), Documents(open_tokens(path))
+    run, documents = RunDirectory.find(path), Documents(open_tokens(path))
     generation = documents.data.generation
     name = generation.pack(pack).pack.name
     head = {"generation": generation.number, "pack": name, "tokens_sha256": generation.tokens_sha256}

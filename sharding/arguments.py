@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import RequestError
-from .cohorts import cohort_of
+from .cohorts import cohort_of, means
 from .format import PackOrder
 from .mixture import mixture
 from .permutation import Ints
@@ -75,7 +75,7 @@ def epochs_asked(
         raise RequestError("epochs by stream are weights and caps at once: pass epochs, or weights and caps")
     held: dict[str, float] = {}
     for stream, times in caps_asked(epochs):
-        rows = sum(shape.rows for name, shape in order.streams.items() if stream in (name, cohort_of(name)[0]))
+        rows = sum(shape.rows for name, shape in order.streams.items() if means(stream, name))
         if not rows:
             raise RequestError(f"there is no stream {stream} with rows: streams are {', '.join(sorted(order.streams))}")
         held[stream] = times * rows

@@ -20,6 +20,11 @@ def cohort_of(stream: str) -> tuple[str, int]:
     return (found["name"], int(found["number"])) if found else (stream, 0)
 
 
+def means(name: str, stream: str) -> bool:
+    """Say whether who names NAME means a stream: it is the one named, or a cohort of it."""
+    return name in (stream, cohort_of(stream)[0])
+
+
 def next_cohort(name: str, streams: Collection[str]) -> str:
     """Name the stream that is appended to NAME next: NAME itself where there is none yet."""
     known = [number for base, number in map(cohort_of, streams) if base == name]

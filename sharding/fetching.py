@@ -10,7 +10,6 @@ another try would wait for. One that cannot be read is an error, or is set aside
 from __future__ import annotations
 
 import logging
-import os
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -43,7 +42,6 @@ class Fetching:
         self.blocks, self._pool, self._rank, self._stall = blocks, pool, rank, stall
         self._lock = Lock()
         self._pending: Promised = {}
-        self.process = os.getpid()
 
     def ask(self, job: Job, promised: Promised | None = None) -> Asked:
         """Find a job's blocks, among those promised to it before too, and have those read that are not at hand."""

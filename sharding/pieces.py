@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import RequestError
+from .cohorts import means
 from .dataset import TokenData, open_tokens
 
 
@@ -69,7 +70,7 @@ def count_pieces(
     chosen = data.generation.pack(pack).pack
     streams: dict[str, NDArray[np.float64]] = {}
     for shard, entry in enumerate(data.generation.shards):
-        name = entry.stream if weights is None else next((n for n in weights if _is_of(entry.stream, n)), None)
+        name = entry.stream if weights is None else next((n for n in weights if means(n, entry.stream)), None)
         if name is not None:
             counts = np.bincount(data.reader(shard).table(chosen).pieces_per_row()).astype(np.float64)
             streams[name] = _sum(streams.get(name, np.zeros(0)), counts)
@@ -82,11 +83,6 @@ def count_pieces(
     for name, counts in streams.items():
         total = _sum(total, counts if weights is None else weights[name] * counts / counts.sum())
     return PieceCounts(total / total.sum())
-
-
-def _is_of(stream: str, name: str) -> bool:
-    """Say whether a stream is the one named, or a cohort that was appended to it: `train/web+1`."""
-    return stream == name or stream.startswith(f"{name}+")
 
 
 def _sum(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from .store import MissingObjectError, Store, mapped, sha256
 
 __all__ = [
     "BLOCK_BYTES", "PURGED", "Fetch", "ShardReader",
-    "pack_shard", "shard_header", "shard_name", "write_shard",
+    "pack_shard", "shard_header", "shard_name", "slug", "write_shard",
 ]  # fmt: skip
 
 #: How the names of objects end that say which shards of a generation were purged: see `purge`.
@@ -102,13 +102,17 @@ def shard_header(stream: str, number: int, members: Mapping[str, str], values: M
     return canonical({**values, **head, "sha256": dict(members)})
 
 
+def slug(stream: str) -> str:
+    """Write a stream's name so that it can begin the name of a file."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", stream).strip("-")[:40] or "stream"
+
+
 def shard_name(stream: str, number: int, members: Mapping[str, str]) -> str:
     """Stream, number and 20 hex digits over the members' SHA-256, without the packs' tables.
 
     The stream's part is for people: any name may stand there. Packs are added later and rename nothing.
     """
-    slug = re.sub(r"[^A-Za-z0-9_]+", "-", stream).strip("-")[:40] or "stream"
-    return f"{slug}-{number:05d}-{hashlib.sha256(canonical(members)).hexdigest()[:20]}"
+    return f"{slug(stream)}-{number:05d}-{hashlib.sha256(canonical(members)).hexdigest()[:20]}"
 
 
 class ShardReader:

@@ -11,12 +11,12 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from forks import ended, fork
 
 import penstock.pipelines.run as _run_module
 from penstock import Recipe, run
@@ -27,24 +27,6 @@ from penstock.sharding.store import CRASH_POINTS, Store
 from penstock.transforms.step import Outcome, StepModel
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-
-def fork(work: Callable[[], Any]) -> int:
-    """Run `work` in a child; give its process id."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def ended(child: int) -> int:
-    """Wait; 0 for success, -9 where it was killed."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(scope="module")

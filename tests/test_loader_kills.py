@@ -22,7 +22,9 @@ from typing import Any
 import faulty_server as faulty
 import numpy as np
 import pytest
+from forks import ended, fork
 from loader_files import LARGE, put_data
+from s3_server import s3_server
 
 from penstock.sharding import StreamingLoader, leases
 from penstock.sharding.cache import BlockCache
@@ -75,23 +77,6 @@ def nothing_in_shared_memory() -> Iterator[None]:
     before = set(SHARED_MEMORY.iterdir() if SHARED_MEMORY.is_dir() else ())
     yield
     assert not orphans(before)
-
-
-def fork(work: Callable[[], Any]) -> int:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def ended(child: int) -> int:
-    """Wait; 0 for success, -9 where it was killed."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def epoch(data: TokenData, **arguments: Any) -> StreamingLoader:
@@ -250,27 +235,11 @@ def test_the_folder_of_another_user_is_read_and_left_alone(
 @pytest.fixture
 def bucket(data: TokenData, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The data set in an S3 server on loopback."""
-    moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[s3,server]'")
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("penstock.sharding.roots._clients", {})
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="tokens")
-    for path in Path(data.store.url).rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), "tokens", f"set/{path.relative_to(data.store.url)}")
-    yield "s3://tokens/set"
-    server.stop()
+    with s3_server(monkeypatch, "tokens") as client:
+        for path in Path(data.store.url).rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), "tokens", f"set/{path.relative_to(data.store.url)}")
+        yield "s3://tokens/set"
 
 
 def test_two_jobs_share_a_cache_before_an_object_store_and_one_is_killed(

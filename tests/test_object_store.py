@@ -8,34 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import s3_server
 
 from penstock import Recipe, run
 from penstock.pipelines import cli
 from penstock.pipelines.verify import verify
 from penstock.sharding.store import Store
 
-moto_server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[s3,server]'")
 boto3 = pytest.importorskip("boto3")
-pytest.importorskip("s3fs")
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An S3 server on loopback with one bucket, named to every client by the environment."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("penstock.sharding.roots._clients", {})  # each test has a server, and an address, of its own
-    boto3.client("s3").create_bucket(Bucket="corpus")
-    yield "s3://corpus"
-    server.stop()
+    with s3_server(monkeypatch, "corpus"):
+        yield "s3://corpus"
 
 
 @pytest.mark.long

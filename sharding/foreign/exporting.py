@@ -11,7 +11,6 @@ Copying runs at the disk's speed; memory is a chunk, and 4 bytes a document for 
 from __future__ import annotations
 
 import fcntl
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,12 +22,12 @@ import numpy as np
 
 from ... import InputError, ReconciliationError, RequestError, require
 from ..canonical import VERSION, canonical
-from ..cohorts import cohort_of
+from ..cohorts import means
 from ..dataset import TokenData, open_tokens
 from ..documents import Documents
 from ..format import Pack
 from ..marks import LOSS
-from ..shard import ShardReader
+from ..shard import ShardReader, slug
 from .arrays import LlmcWriter, NpyWriter
 from .chunks import Chunk, learned_between, runs
 from .datatrove import DatatroveWriter
@@ -110,20 +109,15 @@ def _whole(target: Path) -> Iterator[Path]:
             shutil.rmtree(spool, ignore_errors=True)
 
 
-def _slug(stream: str) -> str:
-    """Write a stream's name so that it can begin the name of a file."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", stream).strip("-")[:40] or "stream"
-
-
 def _chosen(data: TokenData, streams: Sequence[str] | None) -> list[int]:
     """Number the shards of these streams, and of what was appended to them."""
     entries, there = data.generation.shards, data.generation.streams
     if streams is None:
         return list(range(len(entries)))
     for stream in streams:
-        if not any(stream in (name, cohort_of(name)[0]) for name in there):
+        if not any(means(stream, name) for name in there):
             raise InputError(f"there is no stream {stream!r} here: this data set has {', '.join(there)}")
-    return [number for number, entry in enumerate(entries) if {entry.stream, cohort_of(entry.stream)[0]} & {*streams}]
+    return [number for number, entry in enumerate(entries) if any(means(stream, entry.stream) for stream in streams)]
 
 
 class _Export:
@@ -163,7 +157,7 @@ class _Export:
             yield from ((entries[shard].name, [shard]) for shard in self.shards)
             return
         for number, (stream, shards) in enumerate(groupby(self.shards, key=lambda shard: entries[shard].stream)):
-            yield f"{_slug(stream)}-{number:03d}", list(shards)
+            yield f"{slug(stream)}-{number:03d}", list(shards)
 
     def _target(self, prefix: Path, readers: Sequence[ShardReader]) -> Target:
         link = None
